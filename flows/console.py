@@ -1,0 +1,67 @@
+"""The terminal: Rich bars over the tasks' progress, with counts and the time left.
+
+One bar a stage of the round at work; a finished stage leaves one line. Prefect's own log stays quiet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from tasks.progress import Progress, listening
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def watching(num_rounds: int) -> Iterator[None]:
+    """Show every stage that tasks report while the block runs."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
+        ids: dict[tuple[int, str], int] = {}
+
+        def show(move: Progress) -> None:
+            key = (move.round, move.stage)
+            if key not in ids:
+                label = f"round {move.round}/{num_rounds}  {move.stage:<14}"
+                ids[key] = bars.add_task(label, total=move.total, note="")
+            bars.update(ids[key], completed=move.done, total=move.total, note=move.note)
+            if move.done >= move.total and not console.is_terminal:
+                console.print(f"round {move.round}/{num_rounds}  {move.stage}: {move.done} of {move.total} {move.note}")
+
+        with listening(show):
+            yield
+
+
+def print_rows(rows: list[dict[str, object]], title: str = "") -> None:
+    """Print rows of equal keys as a table."""
+    if not rows:
+        console.print(f"{title}: no rows" if title else "no rows")
+        return
+    table = Table(title=title or None)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(cell(value) for value in row.values()))
+    console.print(table)
+
+
+def cell(value: object) -> str:
+    """Render one value: fractions with three digits, nothing for null."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

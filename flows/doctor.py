@@ -1,0 +1,123 @@
+"""`rstar doctor`: what of this machine the platform can use, and what to do about what is missing.
+
+Looks at Python, processors, memory, disk, Docker's engine, GPU, Prefect's server and S3; starts and changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found in one place; `advice` is empty where all is well."""
+
+    what: str
+    state: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look everywhere."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        python, processors, memory, disk, sandbox, docker, gpu, prefect_server, object_store, base_model
+    )  # fmt: skip
+    return [check() for check in checks]
+
+
+def python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", version, "" if sys.version_info >= (3, 11) else "Python 3.11 or later is needed")
+
+
+def processors() -> Finding:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding(
+        "CPU cores", str(count), "" if count >= 2 else "the demo is timed for two cores; expect twice as long"
+    )
+
+
+def memory() -> Finding:
+    free = psutil.virtual_memory().available / GIB
+    advice = "" if free >= 6 else "the demo takes up to 6 GiB: lower model.max_batch and search.max_in_flight"
+    return Finding("memory", f"{free:.1f} GiB free", advice)
+
+
+def disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    return Finding("disk", f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or give --out another disk")
+
+
+def sandbox() -> Finding:
+    if sys.platform != "linux":
+        return Finding("local sandbox", f"not on {sys.platform}", "use Linux, or sandbox.provider = 'docker'")
+    return Finding("local sandbox", "available; runs code as this user: not for code you would not run yourself")
+
+
+def docker() -> Finding:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    advice = "only for sandbox.provider = 'docker': start the engine (dockerd), or set DOCKER_HOST"
+    if not host.startswith("unix://"):
+        return Finding("Docker engine", f"{host} (not asked)")
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(host.removeprefix("unix://"))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            alive = b"200" in connection.recv(64)
+    except OSError as error:
+        return Finding("Docker engine", f"none at {host}: {error.strerror or error}", advice)
+    return Finding("Docker engine", f"answers at {host}" if alive else f"unwell at {host}", "" if alive else advice)
+
+
+def gpu() -> Finding:
+    advice = "not needed for the demo; 7B models need one, with torch's CUDA build"
+    if not (nvidia_smi := shutil.which("nvidia-smi")):
+        return Finding("GPU", "none found (no nvidia-smi)", advice)
+    query = [nvidia_smi, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    names = "; ".join(answer.stdout.strip().splitlines())
+    return Finding("GPU", names or answer.stderr.strip()[:80], "" if names else advice)
+
+
+def prefect_server() -> Finding:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        advice = "for a lasting UI: `prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        return Finding("Prefect server", "none set; each command starts a temporary one", advice)
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=3) as answer:
+            return Finding("Prefect server", f"answers {answer.status} at {url}")
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Finding("Prefect server", f"{url}: {reason}", "start it, or unset PREFECT_API_URL for a temporary one")
+
+
+def object_store() -> Finding:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
+    if importlib.util.find_spec("s3fs") is None:
+        return Finding("S3", "s3fs is not installed", "install the package's dependencies again")
+    if not (os.environ.get("AWS_ACCESS_KEY_ID") or Path("~/.aws/credentials").expanduser().exists()):
+        return Finding("S3", "no credentials", "only for --out s3://…: set AWS_ACCESS_KEY_ID and its secret")
+    return Finding("S3", f"credentials for {endpoint} (not asked)")
+
+
+def base_model() -> Finding:
+    place = Path(__file__).parent.parent / "models" / "base"
+    if (place / "model.safetensors").exists():
+        return Finding("tiny base model", "present")
+    return Finding("tiny base model", f"none in {place}", "`make tiny-base` builds it (up to an hour)")

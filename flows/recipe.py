@@ -1,0 +1,276 @@
+"""The recipe: every number of a run, as a Pydantic model that Prefect shows as a form and TOML files fill in.
+
+The table of ALGORITHM settings is the paper's Section 3.4 and Appendix A; `recipes/paper.toml` names the source of
+each value. An unknown or impossible key is a UserError of one line: which key, what it got, what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rstar.protocols import UserError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: no key that is not listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSection(Section):
+    """How the work is cut and where it runs: nothing here but the seed may change a result."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    shards: Count = 4
+    workers: Count = 1  # shards in flight at once
+    dispatch: Literal["subflow", "deployment"] = "subflow"
+
+
+class ProblemsSection(Section):
+    """What is asked: the built-in families by level, or files of real problems."""
+
+    train: dict[Literal["gsm", "math", "olympiad"], CountOrNone] = {}
+    test: dict[Literal["gsm", "math", "olympiad"], CountOrNone] = {}
+    train_file: str | None = None
+    test_file: str | None = None
+    level: str | None = None  # of rows in files that name none
+    max_train: Count | None = None  # the first so many of a file
+
+    @model_validator(mode="after")
+    def one_source(self) -> Self:
+        for split, by_level, file in (
+            ("train", self.train, self.train_file),
+            ("test", self.test, self.test_file),
+        ):
+            if bool(sum(by_level.values())) == bool(file):
+                raise ValueError(f"give either {split} (counts by level) or {split}_file, one of them")
+        return self
+
+
+class ModelSection(Section):
+    """The models that are neither searched for nor trained here."""
+
+    base: str = "models/base"  # checkpoint directory or Hugging Face name
+    bootstrap: str = "rules"  # `rules`: the built-in writer of steps; else a checkpoint or Hugging Face name
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_new_tokens: Count = 2048
+    max_batch: Count = 64
+
+
+class SearchSection(Section):
+    """What is the same in every round's search (Section 3.2)."""
+
+    exploration: Positive = 2.0
+    max_depth: Count = 16
+    max_in_flight: Count = 64  # trees of a shard that are searched at once
+
+
+class RoundSection(Section):
+    """One round of self-evolution (Section 3.4)."""
+
+    policy: Literal["bootstrap", "base", "previous"]
+    scorer: Literal["none", "previous"] = "none"
+    annotation: Literal["terminal", "ppm"] = "terminal"
+    num_rollouts: Count
+    num_candidates: Count
+    temperature: Positive = 1.0
+    hard_rollouts: CountOrNone = 16  # more, for problems without a correct trajectory
+    unsolved_rollouts: list[Count] = []  # then, for those still unsolved, one by one
+    extra_trees: CountOrNone = 0  # for those still unsolved, trees with other seeds
+    train_ppm: bool = True
+
+    @model_validator(mode="after")
+    def annotation_has_scorer(self) -> Self:
+        if (self.annotation == "ppm") != (self.scorer == "previous"):
+            raise ValueError("annotation = 'ppm' goes with scorer = 'previous', and 'terminal' with 'none'")
+        return self
+
+
+class TrainingSection(Section):
+    """What SFT and PPM training have in common."""
+
+    epochs: Positive = 2.0
+    batch_size: Count = 128
+    learning_rate: Positive = 7e-6
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_length: Count = 4096
+    micro_batch_size: Count = 16  # sequences on the device at once
+
+
+class SftSection(TrainingSection):
+    """Policy training (Section 3.4, Appendix A)."""
+
+    num_per_problem: Count = 2
+    packing: bool = False
+    accumulate: bool = False  # with the trajectories of the rounds before
+    max_steps: Count | None = None
+    min_correct_synthetic: Share = 0.5
+
+
+class PpmSection(TrainingSection):
+    """Process preference model training (Section 3.3)."""
+
+    epochs: Positive = 1.0
+    batch_size: Count = 512
+    loss: Literal["ppm", "pqm", "orm"] = "ppm"
+    min_margin: Annotated[float, Field(ge=0, le=2)] = 0.5
+    min_edit_distance: CountOrNone = 20
+    max_steps: Count | None = None
+    accumulate: bool = False
+
+
+class EvaluationSection(Section):
+    """What is measured after each round (Tables 3 to 6)."""
+
+    num_rollouts: Count = 8
+    num_candidates: Count = 32
+    temperature: Positive = 1.0
+    majority: bool = True  # over as many tokens as the search used
+    base: bool = True  # row 0 of the tables
+    pair_problems: CountOrNone = 60  # held-out problems the fixed preference pairs come from
+    pair_rollouts: Count = 4
+    pair_candidates: Count = 6
+
+
+class SynthesisSection(Section):
+    """New problems from solved ones (Section 3.4, problem synthesis)."""
+
+    num_problems: CountOrNone = 0  # a round, from round 2 on
+    num_solutions: Count = 10
+    min_agreeing: Count = 3
+    temperature: Positive = 1.0
+
+    @model_validator(mode="after")
+    def can_agree(self) -> Self:
+        if self.min_agreeing > self.num_solutions:
+            raise ValueError(f"min_agreeing = {self.min_agreeing} is more than num_solutions = {self.num_solutions}")
+        return self
+
+
+class SandboxSection(Section):
+    """Where steps run."""
+
+    provider: Literal["local", "docker"] = "local"
+    time_limit_seconds: Positive = 2.0
+    memory_limit_mb: Count = 512
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    run: RunSection = RunSection()
+    problems: ProblemsSection
+    model: ModelSection = ModelSection()
+    search: SearchSection = SearchSection()
+    rounds: list[RoundSection] = Field(min_length=1)
+    sft: SftSection = SftSection()
+    ppm: PpmSection = PpmSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    synthesis: SynthesisSection = SynthesisSection()
+    sandbox: SandboxSection = SandboxSection()
+
+    @model_validator(mode="after")
+    def first_round_has_nothing_before(self) -> Self:
+        if self.rounds[0].policy == "previous" or self.rounds[0].scorer == "previous":
+            raise ValueError("rounds.1: 'previous' names the round before, and there is none; policy may be "
+                             "'bootstrap' or 'base', scorer 'none'")  # fmt: skip
+        for number, (before, after) in enumerate(zip(self.rounds, self.rounds[1:], strict=False), start=2):
+            if after.scorer == "previous" and not before.train_ppm:
+                raise ValueError(f"rounds.{number}.scorer: 'previous' needs rounds.{number - 1}.train_ppm = true")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Names what may change a result: all keys except the run's name, shards, workers and dispatch."""
+        content = self.model_dump(mode="json", exclude={"run": {"name", "shards", "workers", "dispatch"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read a TOML file, or a shipped recipe by its name, with `key=value` overrides such as rounds.1.num_rollouts=4."""
+    file = Path(path)
+    if not file.exists() and (RECIPES / f"{path}.toml").exists():
+        file = RECIPES / f"{path}.toml"
+    if not file.exists():
+        shipped = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
+        raise UserError(f"recipe {path}: no such file; give a TOML file or one of: {shipped}")
+    try:
+        content = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {file}: not valid TOML: {error}") from None
+    for override in overrides or []:
+        apply_override(content, override)
+    return check_recipe(content, name=str(file))
+
+
+def check_recipe(content: dict[str, Any], *, name: str) -> Recipe:
+    """Validate, and name the first wrong key in one line."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"recipe {name}: {explain(error)}") from None
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set one dotted key; rounds count from 1."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise UserError(f"--set {override}: expected key=value, such as rounds.1.num_rollouts=4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.strip().split(".")
+    place: Any = content
+    try:
+        for part in path:
+            place = place[int(part) - 1] if isinstance(place, list) else place.setdefault(part, {})
+        place[last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UserError(f"--set {override}: there is no key {key}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Turn Pydantic's first complaint into: key: what it got, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
+    if first["type"] == "extra_forbidden":
+        allowed = allowed_keys(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key}: unknown key, got {first['input']!r}; {hint}allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if first["type"] == "value_error":
+        return f"{key}: {reason}" if key else reason
+    return f"{key}: got {first['input']!r}, {reason}"
+
+
+def allowed_keys(location: list[str | int]) -> list[str]:
+    """List the keys of the section at `location`."""
+    section: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next((arg for arg in get_args(annotation) if hasattr(arg, "model_fields")), annotation)
+    return list(section.model_fields)
