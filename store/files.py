@@ -1,0 +1,113 @@
+"""Whole files on a local disk or an object store: written under another name and renamed, or with one PUT.
+
+A reader sees the old file or the new one, never half of one. What a person must put right (no space, no permission,
+no such file) is a `UserError`; what may pass on its own is a `StoreError`. Two writers of one file: the last one wins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from rstar.protocols import StoreError, UserError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose another folder, or change its owner",
+    errno.EPERM: "permission denied; choose another folder, or change its owner",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
+    errno.EISDIR: "it is a folder; choose another name",
+    errno.ENOENT: "no such file; check the path, or run the step that makes it",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+def is_remote(url: str) -> bool:
+    return "://" in url
+
+
+def filesystem(url: str) -> Any:
+    """The fsspec filesystem of an object-store URL; listings are not cached, as other workers write there too."""
+    protocol = url.split("://", 1)[0]
+    try:
+        return fsspec.filesystem(protocol, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{url}: cannot open {protocol}:// ({error}); use a folder or an s3:// URL") from error
+
+
+def failure(action: str, url: str, error: OSError) -> UserError | StoreError:
+    """The error to raise for an OSError: one line that names the file and what to do."""
+    code = errno.ENOENT if isinstance(error, FileNotFoundError) else error.errno
+    if isinstance(error, PermissionError):
+        code = code or errno.EACCES
+    if code in _ADVICE:
+        return UserError(f"cannot {action} {url}: {_ADVICE[code]}")
+    return StoreError(f"cannot {action} {url}: {' '.join(str(error).split())}")
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Put `data` at `url`, all of it or nothing."""
+    try:
+        if is_remote(url):
+            filesystem(url).pipe_file(url, data)
+        else:
+            _replace(Path(url), data)
+    except OSError as error:
+        raise failure("write", url, error) from error
+
+
+def read_bytes(url: str) -> bytes:
+    try:
+        if is_remote(url):
+            content: bytes = filesystem(url).cat_file(url)
+            return content
+        return Path(url).read_bytes()
+    except OSError as error:
+        raise failure("read", url, error) from error
+
+
+def exists(url: str) -> bool:
+    return bool(filesystem(url).exists(url)) if is_remote(url) else Path(url).exists()
+
+
+def matching(root: str, pattern: str) -> list[str]:
+    """The files under `root` that match `pattern`, sorted."""
+    if not is_remote(root):
+        return sorted(str(path) for path in Path(root).glob(pattern))
+    fs = filesystem(root)
+    try:
+        return sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{root}/{pattern}"))
+    except OSError as error:
+        raise failure("list", root, error) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Same folder, so that the rename stays on one disk; hidden and not *.parquet, so that no glob takes it for a shard.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,92 @@
+"""One Parquet file of one table: written whole or not at all, read back with clear errors.
+
+Equal rows give equal bytes: rows are sorted by the table's key and no time goes into the file. The paper's data have
+no form of their own; this is the unit that a retry replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from rstar.protocols import UserError
+from store.files import read_bytes, write_bytes
+from store.schema import PLACEMENT_COLUMNS, TABLES, TIMING_COLUMNS, Table
+
+Row = Mapping[str, Any]
+
+
+def write_rows(url: str, table: str, rows: Iterable[Row]) -> int:
+    """Replace the file at `url` by these rows of `table`; return how many.
+
+    Raises TypeError or ValueError, before anything is written, where a row does not fit the schema.
+    """
+    content = to_arrow(table, rows)
+    write_bytes(url, to_bytes(content))
+    return int(content.num_rows)
+
+
+def read_table(url: str, table: str) -> pa.Table:
+    """The file at `url` as an Arrow table with exactly the columns of `table`."""
+    try:
+        content = pq.ParquetFile(pa.BufferReader(read_bytes(url))).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {url}: not a whole Parquet file; delete it and run the step again") from error
+    missing = [name for name in TABLES[table].names if name not in content.column_names]
+    if missing:
+        raise UserError(
+            f"cannot read {url}: no column {', '.join(missing)}; not a {table} table of this version, write it again"
+        )
+    return content.select(TABLES[table].names)
+
+
+def read_rows(url: str, table: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(url, table).to_pylist()
+    return rows
+
+
+def to_arrow(table: str, rows: Iterable[Row]) -> pa.Table:
+    """The rows as an Arrow table in the written schema, sorted by the table's key.
+
+    A nullable column may be left out; an unknown, missing or null one is a mistake of the program.
+    """
+    spec = TABLES[table]
+    content = list(rows)
+    for row in content:
+        _check(spec, row)
+    arrays = [pa.array([row.get(c.name) for row in content], type=c.type) for c in spec.columns]
+    return _sorted(pa.Table.from_arrays(arrays, schema=spec.schema), spec)
+
+
+def comparable(content: pa.Table, table: str) -> pa.Table:
+    """What equal runs must have in common: no timing and no placement columns, rows by key."""
+    aside = TIMING_COLUMNS | PLACEMENT_COLUMNS
+    kept = [name for name in TABLES[table].names if name not in aside]
+    return _sorted(content.select(kept), TABLES[table])
+
+
+def to_bytes(content: pa.Table) -> bytes:
+    """A Parquet file, the same bytes for the same table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(content.combine_chunks(), sink, compression="zstd", compression_level=3, row_group_size=65_536)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _check(table: Table, row: Row) -> None:
+    unknown = row.keys() - set(table.names)
+    if unknown:
+        raise ValueError(f"{table.name}: unknown column {', '.join(sorted(unknown))}")
+    for column in table.columns:
+        if not column.nullable and row.get(column.name) is None:
+            raise ValueError(f"{table.name}: column {column.name} is missing")
+
+
+def _sorted(content: pa.Table, table: Table) -> pa.Table:
+    # Arrow does not sort by list columns, so the order is found in Python.
+    keys = list(zip(*(content[name].to_pylist() for name in table.key), strict=True))
+    order = sorted(range(content.num_rows), key=keys.__getitem__)
+    return content.take(pa.array(order, type=pa.int64()))
