@@ -1,0 +1,41 @@
+"""Which answers are the same: the judge, asked once a pair and never about equal strings.
+
+Appendix A.2 of the paper leaves the grader open; here it is whatever stands behind the Judge protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rstar.protocols import Judge
+
+
+class Equivalence:
+    """A judge that remembers; one a tree, so that it does not grow."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._known: dict[tuple[str, str], bool] = {}
+
+    async def __call__(self, answer: str, other: str) -> bool:
+        if answer.strip() == other.strip():
+            return True
+        pair = (answer, other)
+        if pair not in self._known:
+            self._known[pair] = await self._judge.equivalent(answer, other)
+        return self._known[pair]
+
+    async def classes(self, answers: Sequence[str]) -> list[int]:
+        """For each answer the position of the first one that is the same."""
+        firsts: list[int] = []
+        labels: list[int] = []
+        for at, answer in enumerate(answers):
+            label = at
+            for first in firsts:
+                if await self(answer, answers[first]):
+                    label = first
+                    break
+            if label == at:
+                firsts.append(at)
+            labels.append(label)
+        return labels

@@ -1,0 +1,165 @@
+"""The code-augmented step: its markers, and how a step is read, rendered and compared.
+
+Section 3.2 (code-augmented CoT data synthesis); docs/architecture.md, "A step, in bytes".
+Texts are kept byte for byte, so that the reference implementation's SFT and PPM sets load here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+CODE = "<code>"
+END_OF_STEP = "<end_of_step>"
+END_OF_CODE = "<end_of_code>"
+OUTPUT = "<output>"
+END_OF_OUTPUT = "<end_of_output>"
+ANSWER = "<answer>"
+END_OF_ANSWER = "<end_of_answer>"
+
+STOP_STRINGS = (END_OF_STEP, END_OF_CODE, END_OF_ANSWER)
+MARKERS = (CODE, *STOP_STRINGS, OUTPUT, END_OF_OUTPUT, ANSWER)
+
+_MARKER = re.compile("|".join(MARKERS))
+_STOP = re.compile("|".join(STOP_STRINGS))
+_OUTPUT_BLOCK = re.compile(rf"(?<={END_OF_CODE})\s*{OUTPUT}.*?{END_OF_OUTPUT}", re.DOTALL)
+_STEP = re.compile(
+    rf".*?(?:{END_OF_STEP}|{END_OF_ANSWER}|{END_OF_CODE}(?:\s*{OUTPUT}.*?{END_OF_OUTPUT})?)",
+    re.DOTALL,
+)
+_BOXED = re.compile(r"\\boxed\s*\{")
+
+
+class StepKind(StrEnum):
+    """What a step does, told by the marker that ends it."""
+
+    CODE = "code"
+    LAST_CODE = "last_code"
+    ANSWER = "answer"
+
+
+_KINDS = {END_OF_STEP: StepKind.CODE, END_OF_CODE: StepKind.LAST_CODE, END_OF_ANSWER: StepKind.ANSWER}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A candidate as the search reads it; `malformed` says why it is not a step, and is empty where it is one."""
+
+    kind: StepKind | None
+    code: str = ""
+    answer: str | None = None
+    malformed: str = ""
+
+
+StepReader = Callable[[str, StepKind | None], Step]
+
+
+def read_step(text: str, previous: StepKind | None) -> Step:
+    """Read a candidate that follows a step of kind `previous` (None: it follows the question)."""
+    kind = kind_of(text)
+    if reason := malformed_reason(text, previous):
+        return Step(kind, malformed=reason)
+    if kind is StepKind.ANSWER:
+        return Step(kind, answer=answer_of(text))
+    return Step(kind, code=code_of(text))
+
+
+def kind_of(text: str) -> StepKind | None:
+    """The kind of a step, rendered or not; None where it has no end marker."""
+    body = text.rstrip()
+    if body.endswith(END_OF_OUTPUT) and END_OF_CODE in body:
+        return StepKind.LAST_CODE
+    return next((kind for marker, kind in _KINDS.items() if body.endswith(marker)), None)
+
+
+def malformed_reason(text: str, previous: StepKind | None) -> str | None:
+    """Why `text` cannot follow a step of kind `previous`; None where it can."""
+    kind = kind_of(text)
+    if kind is None:
+        return "the step has no end marker"
+    if len(_STOP.findall(text)) > 1:
+        return "the step goes on after its end marker"
+    if OUTPUT in text or END_OF_OUTPUT in text:
+        return "the step writes its own output"
+    if kind is not StepKind.ANSWER:
+        if previous in (StepKind.LAST_CODE, StepKind.ANSWER):
+            return "code follows after the end of the code"
+        if text.lstrip().startswith(CODE) != (previous is None):
+            return f"the first step starts with {CODE}, and only the first"
+        return None
+    if previous is not StepKind.LAST_CODE:
+        return "the answer comes before the end of the code"
+    if not text.lstrip().startswith(ANSWER):
+        return f"the answer does not start with {ANSWER}"
+    return None if answer_of(text) is not None else "the answer has no \\boxed{...}"
+
+
+def code_of(text: str) -> str:
+    """The Python of a step, without its markers."""
+    end = _STOP.search(text)
+    body = text[: end.start()] if end else text
+    _, marker, after = body.partition(CODE)
+    return (after if marker else body).strip("\n")
+
+
+def answer_of(text: str) -> str | None:
+    r"""The content of the last balanced, non-empty \boxed{...}."""
+    for match in reversed(list(_BOXED.finditer(text))):
+        end = _closing_brace(text, match.end())
+        if end is not None and (content := text[match.end() : end].strip()):
+            return content
+    return None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    depth, at = 1, start
+    while at < len(text):
+        if text[at] == "\\":
+            at += 1  # an escaped brace is a character of the answer
+        elif text[at] in "{}":
+            depth += 1 if text[at] == "{" else -1
+            if depth == 0:
+                return at
+        at += 1
+    return None
+
+
+def render(text: str, output: str) -> str:
+    """The rendered step: after a last code step, what the sandbox printed stands between the output markers."""
+    if kind_of(text) is not StepKind.LAST_CODE:
+        return text
+    printed = _MARKER.sub("", output).strip()  # a program that prints markers must not move the loss mask
+    return f"{text}\n{OUTPUT}{printed}{END_OF_OUTPUT}"
+
+
+def parse_response(response: str) -> list[str]:
+    """Split a whole response into rendered steps, whose concatenation is `response` byte for byte.
+
+    Blank text after the last step belongs to it; anything else there is a last, unfinished step.
+    """
+    steps = _STEP.findall(response)
+    rest = response[sum(map(len, steps)) :]
+    if rest and (rest.strip() or not steps):
+        return [*steps, rest]
+    if rest:
+        steps[-1] += rest
+    return steps
+
+
+def output_spans(text: str) -> list[tuple[int, int]]:
+    """Character spans that the sandbox wrote, not the policy: they stay out of the SFT loss."""
+    return [match.span() for match in _OUTPUT_BLOCK.finditer(text)]
+
+
+def normalized(text: str) -> str:
+    """The text with white space normalised; indentation is kept, because in Python it is not only white space."""
+    lines = _MARKER.sub(r"\n\g<0>\n", text).splitlines()
+    return "\n".join(_normalized_line(line) for line in lines if not line.isspace() and line)
+
+
+def _normalized_line(line: str) -> str:
+    words = line.split()
+    indent = line[: len(line) - len(line.lstrip())] if words[0] not in MARKERS else ""
+    return indent + " ".join(words)

@@ -1,0 +1,98 @@
+"""Deep thinking: the answer out of many trajectories, with no ground truth in sight.
+
+Section 4.1, "Inference": the answer of the trajectory that the PPM scores best; majority votes are reported beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rstar.annotation import Annotation
+from rstar.equivalence import Equivalence
+from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
+from rstar.search import SearchSettings, search
+from rstar.trajectories import trajectories
+from rstar.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """One trajectory's answer and the PPM's score of it."""
+
+    answer: str
+    score: float
+    steps: tuple[str, ...] = ()
+    node_id: int = -1
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The answers that three rules draw from the same thoughts; None where there is no thought."""
+
+    best: str | None
+    majority: str | None
+    weighted_majority: str | None
+
+
+async def think(
+    problem: Problem,
+    *,
+    policy: Policy,
+    executor: Executor,
+    scorer: StepScorer,
+    judge: Judge,
+    settings: SearchSettings,
+    seed: int = 0,
+    top_k: int | None = None,
+) -> tuple[Conclusion, list[Thought], Tree]:
+    """Search at inference and conclude; `problem.answer` is never read, nodes' `correct` stays unknown."""
+    settings = replace(settings, annotation=Annotation.INFERENCE)
+    tree = await search(
+        problem, policy=policy, executor=executor, judge=judge, scorer=scorer, settings=settings, seed=seed
+    )
+    found = thoughts(tree)
+    return await conclude(found, judge=judge, top_k=top_k), found, tree
+
+
+def thoughts(tree: Tree) -> list[Thought]:
+    """The tree's trajectories as thoughts, found first first, so that `[:k]` is what k trajectories would give."""
+    found = sorted(trajectories(tree), key=lambda one: one.found)
+    return [
+        Thought(one.answer, tree.nodes[one.found].ppm_score or 0.0, one.steps, one.found, one.num_tokens)
+        for one in found
+    ]
+
+
+async def conclude(found: Sequence[Thought], *, judge: Judge, top_k: int | None = None) -> Conclusion:
+    """Best score, majority, and majority weighted by score over the `top_k` best (None: over all)."""
+    labels = await Equivalence(judge).classes([thought.answer for thought in found])
+    ranked = sorted(range(len(found)), key=lambda at: -found[at].score)
+    # Scores lie in [-1, 1]: shifted, so that a poor trajectory's vote is weak but never against its answer.
+    weights = {at: (1.0 + found[at].score) / 2.0 for at in ranked[:top_k]}
+    return Conclusion(
+        best=found[ranked[0]].answer if found else None,
+        majority=_vote(found, labels, dict.fromkeys(range(len(found)), 1.0)),
+        weighted_majority=_vote(found, labels, weights),
+    )
+
+
+def _vote(found: Sequence[Thought], labels: Sequence[int], weights: dict[int, float]) -> str | None:
+    """The answer with the largest weight; of equals the one with the best score, then the one found first."""
+    totals: dict[int, float] = {}
+    best_scores: dict[int, float] = {}
+    for at in sorted(weights):
+        label, score = labels[at], found[at].score
+        totals[label] = totals.get(label, 0.0) + weights[at]
+        best_scores[label] = max(best_scores.get(label, score), score)
+    winner = max(totals, key=lambda label: (totals[label], best_scores[label], -label), default=None)
+    return None if winner is None else found[winner].answer
+
+
+async def grade(tree: Tree, *, judge: Judge) -> None:
+    """Say of each terminal whether it is correct: for evaluation, after the search is over."""
+    equivalence = Equivalence(judge)
+    for node in tree.walk():
+        if node.answer is not None and node.correct is None:
+            node.correct = await equivalence(node.answer, tree.problem.answer)
