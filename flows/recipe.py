@@ -50,6 +50,7 @@ class ProblemsSection(Section):
     test_file: str | None = None
     level: str | None = None  # of rows in files that name none
     max_train: Count | None = None  # the first so many of a file
+    max_test: Count | None = None
 
     @model_validator(mode="after")
     def one_source(self) -> Self:
@@ -104,23 +105,28 @@ class RoundSection(Section):
 class TrainingSection(Section):
     """What SFT and PPM training have in common."""
 
-    epochs: Positive = 2.0
-    batch_size: Count = 128
+    epochs: Positive
     learning_rate: Positive = 7e-6
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Share = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta2: Share = 0.999
     max_length: Count = 4096
-    micro_batch_size: Count = 16  # sequences on the device at once
+    accumulate: bool = False  # train on the sets of the rounds before as well
+    threads: CountOrNone = 0  # 0: as many as there are
+
+    def hyperparameters(self, *names: str) -> dict[str, float | str | bool]:
+        """What the training process is told; `names` are those of one kind of training."""
+        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "max_length")
+        return {name: getattr(self, name) for name in (*shared, "threads", *names)}
 
 
 class SftSection(TrainingSection):
     """Policy training (Section 3.4, Appendix A)."""
 
+    epochs: Positive = 2.0
+    batch_tokens: Count = 128 * 4096
     num_per_problem: Count = 2
-    packing: bool = False
-    accumulate: bool = False  # with the trajectories of the rounds before
-    max_steps: Count | None = None
     min_correct_synthetic: Share = 0.5
 
 
@@ -128,12 +134,11 @@ class PpmSection(TrainingSection):
     """Process preference model training (Section 3.3)."""
 
     epochs: Positive = 1.0
-    batch_size: Count = 512
+    group_batch: Count = 512  # pairs
     loss: Literal["ppm", "pqm", "orm"] = "ppm"
     min_margin: Annotated[float, Field(ge=0, le=2)] = 0.5
     min_edit_distance: CountOrNone = 20
-    max_steps: Count | None = None
-    accumulate: bool = False
+    shuffle_labels: bool = False  # the control: targets dealt out at random
 
 
 class EvaluationSection(Section):

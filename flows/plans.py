@@ -1,0 +1,165 @@
+"""What a recipe means for the tasks of a round: which models, how hard a search, which training.
+
+Tasks know no recipe: they are handed the values below.
+"""
+
+from __future__ import annotations
+
+import json
+
+from flows.recipe import Recipe, RoundSection, check_recipe
+from rstar.annotation import Annotation
+from rstar.protocols import UserError
+from rstar.search import SearchSettings
+from store import files
+from store.layout import Run
+from tasks.engines import RULES, Models, Sandbox, find_checkpoint
+from tasks.evaluation import Examination
+from tasks.problems import ProblemSource
+from tasks.rollouts import Effort
+
+
+def keep_recipe(recipe: Recipe, root: str) -> None:
+    """Write the recipe into the run's folder, or make sure that the one there is the same."""
+    run = Run(root)
+    if not files.exists(run.recipe):
+        files.write_bytes(run.recipe, (recipe.model_dump_json(indent=1) + "\n").encode())
+        return
+    there = recipe_of(root)
+    if there.hash != recipe.hash:
+        raise UserError(
+            f"{run.root} holds a run of another recipe ({difference(there, recipe)}); "
+            "give another --out, or the recipe it was started with"
+        )
+    if there.run.shards != recipe.run.shards:
+        raise UserError(f"{run.root} was cut into run.shards = {there.run.shards}, not {recipe.run.shards}; keep it so")
+
+
+def recipe_of(root: str) -> Recipe:
+    """Read the recipe of a run."""
+    url = Run(root).recipe
+    if not files.exists(url):
+        raise UserError(f"{root}: no run there (recipe.json is missing); start one with `rstar evolve`")
+    return check_recipe(json.loads(files.read_bytes(url)), name=url)
+
+
+def difference(one: Recipe, other: Recipe) -> str:
+    """Name the first key in which two recipes differ."""
+    left, right = (flat(recipe.model_dump(mode="json")) for recipe in (one, other))
+    keys = [key for key in left | right if left.get(key) != right.get(key) and key not in PLACEMENT]
+    return (
+        f"{keys[0]} is {left.get(keys[0])!r} there and {right.get(keys[0])!r} here" if keys else "its keys are the same"
+    )
+
+
+PLACEMENT = ("run.name", "run.shards", "run.workers", "run.dispatch")
+
+
+def flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Flatten nested sections to dotted keys, rounds counted from 1."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = [(str(number), item) for number, item in enumerate(value, start=1)]
+    else:
+        return {prefix: value}
+    nested = [flat(item, f"{prefix}.{key}" if prefix else key) for key, item in items]
+    return {key: item for part in nested for key, item in part.items()}
+
+
+def section(recipe: Recipe, round: int) -> RoundSection:
+    return recipe.rounds[round - 1]
+
+
+def problem_source(recipe: Recipe, split: str) -> ProblemSource:
+    problems = recipe.problems
+    if split == "train":
+        return ProblemSource(problems.train, problems.train_file, problems.level, problems.max_train)
+    return ProblemSource(problems.test, problems.test_file, problems.level, problems.max_test)
+
+
+def search_models(recipe: Recipe, root: str, round: int) -> Models:
+    """Name the models that a round searches with: mostly those of the round before."""
+    spec, run = section(recipe, round), Run(root)
+    policies = {
+        "bootstrap": recipe.model.bootstrap,
+        "base": recipe.model.base,
+        "previous": run.models(round - 1, "policy"),
+    }
+    ppm = run.models(round - 1, "ppm") if spec.scorer == "previous" else None
+    return models(recipe, policies[spec.policy], ppm, spec.temperature, few_shot=spec.policy == "bootstrap")
+
+
+def trained_models(recipe: Recipe, root: str, round: int) -> Models:
+    """Name the models that a round has trained; round 0 is the base."""
+    run = Run(root)
+    if round == 0:
+        return models(recipe, recipe.model.base, None, recipe.evaluation.temperature)
+    ppm = run.models(round, "ppm") if section(recipe, round).train_ppm else None
+    return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature)
+
+
+def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, *, few_shot: bool = False) -> Models:
+    return Models(
+        policy=policy if policy == RULES else find_checkpoint(policy),
+        ppm=ppm,
+        temperature=temperature,
+        max_new_tokens=recipe.model.max_new_tokens,
+        max_batch=recipe.model.max_batch,
+        device=recipe.model.device,
+        few_shot=few_shot and policy != RULES,
+        seed=recipe.run.seed,
+    )
+
+
+def base_model(recipe: Recipe) -> str:
+    return find_checkpoint(recipe.model.base)
+
+
+def sandbox(recipe: Recipe) -> Sandbox:
+    return Sandbox(**recipe.sandbox.model_dump())
+
+
+def settings(recipe: Recipe, num_rollouts: int, num_candidates: int, annotation: Annotation) -> SearchSettings:
+    return SearchSettings(
+        num_rollouts=num_rollouts,
+        num_candidates=num_candidates,
+        max_depth=recipe.search.max_depth,
+        exploration=recipe.search.exploration,
+        annotation=annotation,
+    )
+
+
+def effort(recipe: Recipe, round: int) -> Effort:
+    spec = section(recipe, round)
+    return Effort(
+        settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation(spec.annotation)),
+        seed=round_seed(recipe, round),
+        more_rollouts=tuple(count for count in (spec.hard_rollouts, *spec.unsolved_rollouts) if count),
+        extra_trees=spec.extra_trees,
+        max_in_flight=recipe.search.max_in_flight,
+    )
+
+
+def examination(recipe: Recipe) -> Examination:
+    """The same examination, seed included, in every round."""
+    spec = recipe.evaluation
+    return Examination(
+        settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation.INFERENCE),
+        seed=recipe.run.seed,
+        majority=spec.majority,
+        max_in_flight=recipe.search.max_in_flight,
+    )
+
+
+def pair_settings(recipe: Recipe) -> SearchSettings:
+    spec = recipe.evaluation
+    return settings(recipe, spec.pair_rollouts, spec.pair_candidates, Annotation.TERMINAL)
+
+
+def round_seed(recipe: Recipe, round: int) -> int:
+    return recipe.run.seed * 1000 + round
+
+
+def training_rounds(round: int, *, accumulate: bool) -> list[int]:
+    return list(range(1, round + 1)) if accumulate else [round]

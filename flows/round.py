@@ -1,0 +1,85 @@
+"""One round of self-evolution: search, Q-values, pairs, SFT, PPM, evaluation (Section 3.4)."""
+
+from __future__ import annotations
+
+from prefect import flow, runtime
+from prefect.deployments import run_deployment
+
+from flows import plans
+from flows.recipe import Recipe
+from flows.shard import search_shard
+from rstar.protocols import InfrastructureError
+from store.layout import Run
+from tasks.crowd import crowd
+from tasks.evaluation import evaluate
+from tasks.heldout import make_heldout_pairs
+from tasks.pairs import extract_preference_pairs
+from tasks.results import show_round
+from tasks.rollouts import close_search, shard_counts
+from tasks.synthesis import synthesise
+from tasks.training import train_policy, train_ppm
+from tasks.trajectories import aggregate_q_values
+
+
+@flow(name="evolution-round", flow_run_name="round-{round}", persist_result=True)
+async def evolution_round(root: str, round: int) -> dict[str, int]:
+    """Let policy and PPM of the round before make the data that this round's are trained on."""
+    recipe = plans.recipe_of(root)
+    seed = plans.round_seed(recipe, round)
+
+    if round > 1 and recipe.synthesis.num_problems:
+        await synthesise(
+            root, round, **recipe.synthesis.model_dump(exclude={"temperature"}), max_depth=recipe.search.max_depth,
+            models=plans.search_models(recipe, root, round).without_ppm().sampled(recipe.synthesis.temperature),
+            sandbox=plans.sandbox(recipe), seed=seed, recipe=recipe.hash,
+        )  # fmt: skip
+
+    counts = await crowd(
+        lambda shard: dispatch_shard(recipe, root, round, shard), range(recipe.run.shards), limit=recipe.run.workers
+    )
+    searched = close_search(root, round, counts, recipe.hash)
+
+    aggregated = await aggregate_q_values(
+        root, round, num_per_problem=recipe.sft.num_per_problem,
+        min_correct_synthetic=recipe.sft.min_correct_synthetic, seed=seed, recipe=recipe.hash,
+    )  # fmt: skip
+    extracted = await extract_preference_pairs(root, round, recipe=recipe.hash)
+
+    await train_policy(
+        root, round, base=plans.base_model(recipe),
+        rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
+        hyperparameters=recipe.sft.hyperparameters("batch_tokens"), seed=seed, recipe=recipe.hash,
+    )  # fmt: skip
+    if plans.section(recipe, round).train_ppm:
+        await train_ppm(
+            root, round, rounds=plans.training_rounds(round, accumulate=recipe.ppm.accumulate),
+            min_margin=recipe.ppm.min_margin, min_edit_distance=recipe.ppm.min_edit_distance,
+            hyperparameters=recipe.ppm.hyperparameters("group_batch", "loss", "shuffle_labels"),
+            seed=seed, recipe=recipe.hash,
+        )  # fmt: skip
+
+    trained = plans.trained_models(recipe, root, round)
+    if round == 1 and recipe.evaluation.pair_problems:
+        await make_heldout_pairs(
+            root, num_problems=recipe.evaluation.pair_problems, settings=plans.pair_settings(recipe),
+            models=trained, sandbox=plans.sandbox(recipe), seed=recipe.run.seed, recipe=recipe.hash,
+        )  # fmt: skip
+    await evaluate(
+        root, round, models=trained, sandbox=plans.sandbox(recipe), exam=plans.examination(recipe), recipe=recipe.hash
+    )
+    await show_round(root, round)
+    return searched | aggregated | extracted
+
+
+async def dispatch_shard(recipe: Recipe, root: str, round: int, shard: int) -> dict[str, float]:
+    """Run a shard as a subflow here, or as a run of its own deployment, on whichever worker is free."""
+    if recipe.run.dispatch == "subflow":
+        return await search_shard(root, round, shard)
+    run = await run_deployment(
+        "search-shard/search-shard",
+        parameters={"root": root, "round": round, "shard": shard},
+        idempotency_key=f"{runtime.flow_run.id}-{shard}",
+    )
+    if not run.state or not run.state.is_completed():
+        raise InfrastructureError(f"shard {shard} of round {round} did not end well: retry its flow run {run.name}")
+    return shard_counts(Run(root), round, shard)

@@ -1,0 +1,72 @@
+"""Preference-pair extraction: which steps and trajectories of a round's trees the Q-values prefer.
+
+Section 3.3. All pairs are written, with their margin and edit distance; the recipe's thresholds apply in training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from rstar.pairs import Pair, extract_pairs
+from store import shards
+from store.layout import Run
+from tasks.phases import Phase, finished
+from tasks.problems import round_problems
+from tasks.progress import Stage
+from tasks.retries import KEPT, infrastructure_failed
+from tasks.trees import Searched, searched
+
+
+@task(
+    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
+    retry_condition_fn=infrastructure_failed, task_run_name="pairs-{round}",
+)  # fmt: skip
+async def extract_preference_pairs(root: str, round: int, *, recipe: str) -> dict[str, int]:
+    """Write the round's preference pairs."""
+    run = Run(root)
+    if (done := finished(run, round, "pairs")) is not None:
+        return done
+    with Phase(run, round, "pairs", recipe=recipe) as phase:
+        problems = round_problems(run, round).problems
+        stage = Stage("pairs", round, len(problems))
+        rows = []
+        for one in searched(run, round, problems):
+            rows += [pair_row(one, pair, run=run.name, round=round, recipe=recipe) for pair in extract_pairs(one.tree)]
+            await stage.advance()
+        phase.counts = {"pairs": shards.write_rows(run.pairs(round), "pairs", rows)}
+    return phase.counts
+
+
+def pair_row(one: Searched, pair: Pair, **columns: Any) -> dict[str, Any]:
+    kind, prefix_id = pair.group
+    chosen, rejected = "".join(pair.chosen), "".join(pair.rejected)
+    return columns | {
+        "problem_id": one.problem.id,
+        "kind": kind,
+        "group_id": f"{one.problem.id}/{kind}/{one.refs[prefix_id]}",
+        "question": one.problem.question,
+        "prefix": "".join(pair.prefix),
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": pair.margin,
+        "edit_distance": edit_distance(chosen, rejected),
+        "chosen_node": one.refs[pair.chosen_id],
+        "rejected_node": one.refs[pair.rejected_id],
+    }
+
+
+def edit_distance(text: str, other: str) -> int:
+    """Levenshtein's distance, a row at a time: insertions are a running minimum."""
+    same = next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    text, other = text[same:], other[same:]
+    codes = np.array([ord(letter) for letter in other])
+    places = np.arange(len(other) + 1)
+    row = places
+    for letter in text:
+        replaced = row[:-1] + (codes != ord(letter))
+        best = np.concatenate(([row[0] + 1], np.minimum(replaced, row[1:] + 1)))
+        row = np.minimum.accumulate(best - places) + places
+    return int(row[-1])

@@ -1,0 +1,129 @@
+"""MCTS rollouts: the trees of one shard, all at once in one event loop.
+
+Section 3.2, and Section 3.4.2 for the further rollouts and trees of problems that stay unsolved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+
+from prefect import task
+
+from rstar.protocols import Problem
+from rstar.search import SearchSettings, search
+from rstar.tree import Tree
+from store import files, shards
+from store.layout import Run
+from tasks.crowd import crowd
+from tasks.engines import Engines, Models, Sandbox, opened
+from tasks.phases import Phase, finished, peak_memory_bytes
+from tasks.problems import shard_problems
+from tasks.progress import Stage
+from tasks.retries import KEPT, infrastructure_failed
+from tasks.trees import node_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard each problem is searched."""
+
+    settings: SearchSettings
+    seed: int
+    more_rollouts: tuple[int, ...] = ()  # one after the other, while no correct trajectory is found
+    extra_trees: int = 0  # with other seeds, while none is found
+    max_in_flight: int = 64
+
+
+@task(
+    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=24 * 3600,
+    retry_condition_fn=infrastructure_failed, task_run_name="rollouts-{round}-{shard}",
+)  # fmt: skip
+async def search_problems(
+    root: str, round: int, shard: int, num_shards: int, *, recipe: str, models: Models, sandbox: Sandbox, effort: Effort
+) -> dict[str, float]:
+    """Search a shard's problems and write their trees; return counts. A shard that is there is not searched again."""
+    run = Run(root)
+    if files.exists(summary_of(run, round, shard)):
+        return shard_counts(run, round, shard)
+    problems = shard_problems(run, round, shard, num_shards)
+    start = time.monotonic()
+    stage = Stage(f"search {shard + 1}/{num_shards}", round, len(problems))
+    solved = 0
+
+    async def one(problem: Problem) -> list[Tree]:
+        nonlocal solved
+        trees = await search_problem(problem, engines, effort)
+        solved += any(map(is_solved, trees))
+        await stage.advance(note=f"{solved} solved")
+        return trees
+
+    async with opened(models, sandbox) as engines:
+        forests = await crowd(one, problems, limit=effort.max_in_flight)
+    columns = {"run": run.name, "round": round, "shard": shard, "model": models.fingerprint, "recipe": recipe}
+    rows = [row for trees in forests for row in node_rows(trees, **columns)]
+    shards.write_rows(run.nodes(round, shard), "nodes", rows)
+    counts = {
+        "problems": len(problems),
+        "solved": solved,
+        "trees": sum(map(len, forests)),
+        "nodes": len(rows),
+        "num_tokens": sum(tree.num_tokens for trees in forests for tree in trees),
+        "seconds": time.monotonic() - start,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    files.write_bytes(summary_of(run, round, shard), json.dumps(counts).encode())
+    return counts
+
+
+async def search_problem(problem: Problem, engines: Engines, effort: Effort) -> list[Tree]:
+    """Search one problem, harder while it is unsolved."""
+    given = engines.for_search()
+    seeds = [tree_seed(effort.seed, problem.id, number) for number in range(1 + effort.extra_trees)]
+    tree = await search(problem, **given, settings=effort.settings, seed=seeds[0])
+    for num_rollouts in effort.more_rollouts:
+        if is_solved(tree) or tree.root.closed:
+            break
+        settings = replace(effort.settings, num_rollouts=num_rollouts)
+        tree = await search(problem, **given, settings=settings, tree=tree)
+    trees = [tree]
+    for seed in seeds[1:]:
+        if any(map(is_solved, trees)):
+            break
+        trees.append(await search(problem, **given, settings=effort.settings, seed=seed))
+    return trees
+
+
+@task(persist_result=True, cache_policy=KEPT, timeout_seconds=600)
+def close_search(root: str, round: int, shard_counts: list[dict[str, float]], recipe: str) -> dict[str, int]:
+    """Add up what the shards of a round cost."""
+    run = Run(root)
+    if (done := finished(run, round, "search")) is not None:
+        return done
+    with Phase(run, round, "search", recipe=recipe) as phase:
+        totals = {name: sum(counts[name] for counts in shard_counts) for name in shard_counts[0]}
+        phase.seconds = totals["seconds"]
+        phase.num_tokens = int(totals["num_tokens"])
+        phase.counts = {name: int(totals[name]) for name in ("problems", "solved", "trees", "nodes")}
+    return phase.counts
+
+
+def summary_of(run: Run, round: int, shard: int) -> str:
+    """Name the file that says what a shard cost, written last."""
+    return run.nodes(round, shard).removesuffix(".parquet") + ".json"
+
+
+def shard_counts(run: Run, round: int, shard: int) -> dict[str, float]:
+    return dict(json.loads(files.read_bytes(summary_of(run, round, shard))))
+
+
+def is_solved(tree: Tree) -> bool:
+    return any(node.correct for node in tree.nodes)
+
+
+def tree_seed(seed: int, problem_id: str, number: int) -> int:
+    """Seed a tree by its problem, so that it does not depend on its shard."""
+    digest = hashlib.blake2b(f"{seed}-{problem_id}-{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,63 @@
+"""System 1: whole trajectories by the policy alone, one candidate a step and no search.
+
+Section 4.1's pass@1, the samples that majority voting counts, and the ten solutions of a synthetic problem.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rstar.protocols import Problem
+from rstar.search import SearchSettings, search
+from tasks.crowd import crowd
+from tasks.engines import Engines
+from tasks.rollouts import tree_seed
+
+FIRST_WAVE = 4  # samples drawn before their length is known
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One trajectory's answer, None where it broke off."""
+
+    answer: str | None
+    correct: bool
+    num_tokens: int
+
+
+async def sample(problem: Problem, engines: Engines, *, max_depth: int, seed: int) -> Sample:
+    """Write one trajectory, step by step, each run before the next is written."""
+    settings = SearchSettings(num_rollouts=1, num_candidates=1, max_depth=max_depth)
+    given = engines.for_search() | {"scorer": None}
+    tree = await search(problem, **given, settings=settings, seed=seed)
+    end = next((node for node in tree.nodes if node.terminal), None)
+    return Sample(end.answer if end else None, bool(end and end.correct), tree.num_tokens)
+
+
+async def sample_many(problem: Problem, engines: Engines, count: int, *, max_depth: int, seed: int) -> list[Sample]:
+    return await _draw(problem, engines, range(count), max_depth, seed)
+
+
+async def sample_tokens(problem: Problem, engines: Engines, budget: int, *, max_depth: int, seed: int) -> list[Sample]:
+    """Draw samples until they hold `budget` tokens; the one that exceeds it counts."""
+    samples: list[Sample] = []
+    wave = FIRST_WAVE
+    while True:
+        numbers = range(len(samples), len(samples) + wave)
+        samples += await _draw(problem, engines, numbers, max_depth, seed)
+        spent, kept = 0, 0
+        for one in samples:
+            if spent >= budget:
+                return samples[:kept]
+            spent, kept = spent + max(1, one.num_tokens), kept + 1
+        if spent >= budget:
+            return samples
+        wave = math.ceil((budget - spent) * kept / spent)
+
+
+async def _draw(problem: Problem, engines: Engines, numbers: range, max_depth: int, seed: int) -> list[Sample]:
+    async def one(number: int) -> Sample:
+        return await sample(problem, engines, max_depth=max_depth, seed=tree_seed(seed, problem.id, number))
+
+    return await crowd(one, numbers, limit=len(numbers))

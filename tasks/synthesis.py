@@ -1,0 +1,90 @@
+"""Problem synthesis: variations of solved problems, labelled by the agreement of their solvers.
+
+Section 4.1 and Appendix A: each new problem is solved ten times, and kept if at least three answers agree. The built-in
+families vary a problem by their own rules; real problems have no such rules here and give none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from prefect import task
+
+from problems.families import FamilyProblem, vary
+from rstar.equivalence import Equivalence
+from rstar.protocols import Judge, Problem
+from store import shards
+from store.layout import Run
+from tasks.crowd import crowd
+from tasks.engines import Models, Sandbox, opened
+from tasks.phases import Phase, finished
+from tasks.problems import family_row, round_problems, synthetic_name
+from tasks.progress import Stage
+from tasks.retries import KEPT, infrastructure_failed
+from tasks.sampling import Sample, sample_many
+
+
+@task(
+    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=24 * 3600,
+    retry_condition_fn=infrastructure_failed, task_run_name="synthesis-{round}",
+)  # fmt: skip
+async def synthesise(
+    root: str, round: int, *, num_problems: int, num_solutions: int, min_agreeing: int, max_depth: int,
+    models: Models, sandbox: Sandbox, seed: int, recipe: str,
+) -> dict[str, int]:  # fmt: skip
+    """Write the problems that join the training set in this round."""
+    run = Run(root)
+    if (done := finished(run, round, "synthesis")) is not None:
+        return done
+    with Phase(run, round, "synthesis", recipe=recipe) as phase:
+        made = variations(run, round, num_problems, seed)
+        stage = Stage("synthesis", round, len(made))
+        rows = []
+
+        async def one(new: FamilyProblem) -> None:
+            samples = await sample_many(new.problem, engines, num_solutions, max_depth=max_depth, seed=seed)
+            phase.num_tokens += sum(each.num_tokens for each in samples)
+            answer, agreeing = await majority(samples, engines.judge)
+            if answer is not None and agreeing >= min_agreeing:
+                rows.append(family_row(new, synthetic=True, answer=answer))
+            await stage.advance(note=f"{len(rows)} kept")
+
+        async with opened(models, sandbox) as engines:
+            await crowd(one, made, limit=max(1, len(made)))
+        shards.write_rows(run.problems(synthetic_name(round)), "problems", rows)
+        phase.counts = {"written": len(made), "kept": len(rows)}
+    return phase.counts
+
+
+def variations(run: Run, round: int, num_problems: int, seed: int) -> list[FamilyProblem]:
+    """Vary problems that the round before solved."""
+    known = round_problems(run, round).problems
+    solved = {
+        row["problem_id"] for row in shards.read_rows(run.trajectories(round - 1), "trajectories") if row["correct"]
+    }
+    rng = random.Random(f"{seed}-{round}")
+    order = [known[id] for id in sorted(solved & known.keys())]
+    rng.shuffle(order)
+    made: dict[str, FamilyProblem] = {}
+    for source in order:
+        if len(made) == num_problems:
+            break
+        new = vary_one(source, rng.getrandbits(32))
+        if new is not None and new.problem.id not in known:
+            made[new.problem.id] = new
+    return list(made.values())
+
+
+def vary_one(source: Problem, seed: int) -> FamilyProblem | None:
+    return vary(source.question, seed=seed, level=source.level)
+
+
+async def majority(samples: list[Sample], judge: Judge) -> tuple[str | None, int]:
+    """Return the answer that most samples give, the first found of equals, and how many give it."""
+    answers = [each.answer for each in samples if each.answer is not None]
+    if not answers:
+        return None, 0
+    labels = await Equivalence(judge).classes(answers)
+    label, count = Counter(labels).most_common(1)[0]
+    return answers[label], count

@@ -1,0 +1,146 @@
+"""SFT and PPM training, each in a process of its own, which writes a Hugging Face checkpoint and a manifest.
+
+Section 3.4.2: every round's policy starts from the base model, every round's PPM from that round's policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from rstar.protocols import InfrastructureError, UserError
+from store import files, shards
+from store.layout import Run
+from tasks.phases import Phase, finished
+from tasks.progress import Stage
+from tasks.retries import KEPT, infrastructure_failed
+
+USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
+
+
+class TrainingError(InfrastructureError):
+    """The training process died."""
+
+
+@task(
+    persist_result=True, cache_policy=KEPT, retries=1, retry_delay_seconds=10, timeout_seconds=24 * 3600,
+    retry_condition_fn=infrastructure_failed, task_run_name="sft-{round}",
+)  # fmt: skip
+async def train_policy(
+    root: str, round: int, *, base: str, rounds: list[int], hyperparameters: Mapping[str, Any], seed: int, recipe: str
+) -> dict[str, int]:
+    """Fine-tune the base model on the SFT sets of `rounds`."""
+    run = Run(root)
+    if (done := finished(run, round, "sft")) is not None:
+        return done
+    rows = {
+        (row["question"], row["response"]): row for number in rounds for row in shards.read_rows(run.sft(number), "sft")
+    }
+    if not rows:
+        raise UserError(f"round {round}: no correct trajectory to train on; search harder, or give easier problems")
+    job = Job("models.train_sft", run.models(round, "policy"), "sft", list(rows.values()))
+    return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
+
+
+@task(
+    persist_result=True, cache_policy=KEPT, retries=1, retry_delay_seconds=10, timeout_seconds=24 * 3600,
+    retry_condition_fn=infrastructure_failed, task_run_name="ppm-{round}",
+)  # fmt: skip
+async def train_ppm(
+    root: str, round: int, *, rounds: list[int], min_margin: float, min_edit_distance: int,
+    hyperparameters: Mapping[str, Any], seed: int, recipe: str,
+) -> dict[str, int]:  # fmt: skip
+    """Train the PPM, from the weights of the round's policy, on the clear preference pairs of `rounds`."""
+    run = Run(root)
+    if (done := finished(run, round, "ppm")) is not None:
+        return done
+    rows = [
+        row
+        for number in rounds
+        for row in shards.read_rows(run.pairs(number), "pairs")
+        if row["margin"] >= min_margin and row["edit_distance"] >= min_edit_distance
+    ]
+    if not rows:
+        raise UserError(f"round {round}: no preference pair to train on; lower ppm.min_margin or ppm.min_edit_distance")
+    job = Job("models.train_ppm", run.models(round, "ppm"), "pairs", rows)
+    base = run.models(round, "policy")
+    return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training process: its module, the checkpoint it writes, and the rows it is given."""
+
+    module: str
+    out: str
+    table: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def phase(self) -> str:
+        return self.module.removeprefix("models.train_")
+
+
+async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str) -> dict[str, int]:
+    """Run a training process; what it was given and what it said stays beside its checkpoint."""
+    data = f"{job.out}.data.parquet"
+    with Phase(run, round, job.phase, recipe=recipe) as measured:
+        shards.write_rows(data, job.table, job.rows)
+        config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
+        files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
+        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 1))
+        measured.num_tokens = trained_tokens(job.out)
+        measured.counts = {"examples": len(job.rows), "steps": steps}
+    return measured.counts
+
+
+def trained_tokens(checkpoint: str) -> int:
+    manifest = json.loads(files.read_bytes(f"{checkpoint}/manifest.json"))
+    return int(manifest.get("figures", {}).get("num_tokens", 0))
+
+
+async def run_trainer(module: str, config: str, log: str, stage: Stage) -> int:
+    """Run a trainer to its end, following the lines it prints; return the number of optimiser steps."""
+    last: dict[str, Any] = {}
+    with Path(log).open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, "--config", config,
+            stdout=asyncio.subprocess.PIPE, stderr=errors, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                last = _said(line) or last
+                if "step" in last:
+                    stage.total = int(last["of"])
+                    await stage.reach(int(last["step"]), note=f"loss {last['loss']:.3f}" if last.get("loss") else "")
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if code == USER_ERROR and "error" in last:
+        raise UserError(last["error"])
+    if code != 0:
+        raise TrainingError(
+            f"{module} ended with {code}: {last.get('error', 'no reason given')} (its whole log: {log})"
+        )
+    await stage.reach(stage.total)
+    return int(last.get("of", 0))
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    """Read one line of the trainer's: progress or its last error. Other libraries may print as well."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and ("error" in said or {"step", "of"} <= said.keys()) else None
