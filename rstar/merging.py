@@ -67,5 +67,5 @@ def _add(twin: Node, node: Node, num_rollouts: int) -> None:
     twin.closed |= node.closed
     twin.correct = node.correct if twin.correct is None else twin.correct
     twin.ppm_score = node.ppm_score if twin.ppm_score is None else twin.ppm_score
-    if twin.ended is None and node.ended is not None:
+    if node.ended is not None:
         twin.ended = node.ended + num_rollouts

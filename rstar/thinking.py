@@ -12,6 +12,7 @@ from rstar.annotation import Annotation
 from rstar.equivalence import Equivalence
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.search import SearchSettings, search
+from rstar.steps import StepReader, read_step
 from rstar.trajectories import trajectories
 from rstar.tree import Tree
 
@@ -46,11 +47,19 @@ async def think(
     settings: SearchSettings,
     seed: int = 0,
     top_k: int | None = None,
+    read_step: StepReader = read_step,
 ) -> tuple[Conclusion, list[Thought], Tree]:
     """Search at inference and conclude; `problem.answer` is never read, nodes' `correct` stays unknown."""
     settings = replace(settings, annotation=Annotation.INFERENCE)
     tree = await search(
-        problem, policy=policy, executor=executor, judge=judge, scorer=scorer, settings=settings, seed=seed
+        problem,
+        policy=policy,
+        executor=executor,
+        judge=judge,
+        scorer=scorer,
+        settings=settings,
+        seed=seed,
+        read_step=read_step,
     )
     found = thoughts(tree)
     return await conclude(found, judge=judge, top_k=top_k), found, tree

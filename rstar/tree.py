@@ -40,7 +40,7 @@ class Node:
     prompt_tokens: int = 0
     logprob: float = 0.0
     rollout: int = -1  # that created it
-    ended: int | None = None  # the rollout that ended here
+    ended: int | None = None  # the (last) rollout that ended here
     seconds: float = 0.0
     checkpoint: str | None = None
     children: list[Node] = field(default_factory=list, repr=False)

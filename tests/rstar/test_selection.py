@@ -1,0 +1,47 @@
+"""UCT, by hand."""
+
+import math
+
+import pytest
+
+from rstar.protocols import Problem
+from rstar.selection import select, uct
+from rstar.tree import Tree
+
+
+@pytest.fixture
+def root():
+    """N = 10; children with (N, q) = (4, 2), (6, 3), both Q = 0.5."""
+    tree = Tree.start(Problem("p", "?", "1"), 0)
+    tree.root.visits = 10
+    tree.add(tree.root, index=0, visits=4, value_sum=2.0)
+    tree.add(tree.root, index=1, visits=6, value_sum=3.0)
+    return tree.root
+
+
+def test_uct_is_q_plus_c_times_the_root_of_log_parent_over_own_visits(root):
+    assert uct(root.children[0], 10, exploration=2.0) == 0.5 + 2.0 * math.sqrt(math.log(10) / 4)
+    assert uct(root.children[0], 10, exploration=0.0) == 0.5
+
+
+def test_a_parent_without_visits_explores_nothing(root):
+    assert uct(root.children[0], 0, exploration=2.0) == 0.5
+
+
+def test_a_child_without_visits_goes_first(root):
+    root.children[1].visits, root.children[1].value_sum = 0, 0.0
+    assert uct(root.children[1], 10, exploration=2.0) == math.inf
+    assert select(root, exploration=2.0) is root.children[1]
+
+
+def test_of_equal_value_the_less_visited_is_entered(root):
+    assert select(root, exploration=2.0) is root.children[0]
+
+
+def test_of_equals_the_one_sampled_first_is_entered(root):
+    assert select(root, exploration=0.0) is root.children[0]
+
+
+def test_a_closed_child_is_not_entered(root):
+    root.children[0].closed = True
+    assert select(root, exploration=2.0) is root.children[1]

@@ -1,0 +1,107 @@
+"""Trees become rows and come back, and several trees of a problem become one."""
+
+import json
+
+import pytest
+
+from rstar.merging import merge_trees
+from rstar.protocols import Problem, Verdict
+from rstar.steps import StepKind
+from rstar.tree import Tree
+
+POLICY = {"": "abb", "a": "cd", "b": "ef", "a/d": "gh"}
+ANSWERS = {"a/c": "42", "b/e": "7", "a/d/g": "42"}
+
+
+@pytest.fixture
+def search(letters):
+    def search(num_rollouts=3, *, policy=POLICY, answers=ANSWERS, invalid=("b/f",), **more):
+        return letters(policy, answers, invalid=invalid, num_rollouts=num_rollouts, **more)
+
+    return search
+
+
+async def test_rows_are_plain_and_a_tree_comes_back_out_of_them(search):
+    tree = await search()
+    records = json.loads(json.dumps(tree.to_records()))
+    again = Tree.from_records(tree.problem, reversed(records))
+    assert again.to_records() == tree.to_records()
+    assert [node.prefix() for node in again.walk()] == [node.prefix() for node in tree.walk()]
+    assert again.num_rollouts == tree.num_rollouts == 3
+    assert again.nodes[1].kind is StepKind.CODE
+    assert {node.verdict for node in again.nodes} == {Verdict.OK, Verdict.EXCEPTION}
+
+
+async def test_rows_hold_every_column_a_person_would_ask_for(search):
+    (row,) = [row for row in (await search()).to_records() if row["answer"] == "7"]
+    asked = {name: row[name] for name in ("parent", "depth", "kind", "verdict", "terminal", "correct", "visits", "q")}
+    assert asked == {
+        **{"parent": 2, "depth": 2, "kind": "answer", "verdict": "ok"},
+        **{"terminal": True, "correct": False, "visits": 1, "q": -1.0},
+    }
+
+
+async def test_one_tree_merged_is_itself(search):
+    tree = await search()
+    assert merge_trees([tree]).to_records() == tree.to_records()
+
+
+async def test_visits_and_value_sums_of_the_same_prefix_add_up(search, at):
+    """Tree 1 as above: a N=2 q=2, b N=1 q=-1. Tree 2 sees only b, where e is right, and a new step z."""
+    one = await search()
+    two = await search(1, policy={"": "bz", "b": "eg"}, answers={"b/e": "42", "b/g": "7"}, invalid=())
+    merged = merge_trees([one, two])
+    assert [(node.visits, node.value_sum) for node in (one.root, two.root, merged.root)] == [(3, 1), (2, 0), (5, 1)]
+    assert (at(merged, "b").visits, at(merged, "b").value_sum, at(merged, "b").num_samples) == (3, -1, 3)
+    assert [(node.answer, node.correct, node.visits) for node in at(merged, "b").children] == [
+        ("7", False, 2),  # one terminal by its answer, though the letters differ
+        ("42", True, 1),
+    ]
+    assert [child.index for child in merged.root.children] == [0, 1, 2]
+    assert merged.root.num_samples == 1
+    assert merged.num_rollouts == 4
+
+
+async def test_an_invalid_step_is_never_merged_with_a_valid_one(search, at):
+    one = await search(3)
+    two = await search(2, policy={"": "b", "b": "f"}, invalid=())
+    merged = merge_trees([one, two])
+    assert sorted(node.verdict for node in merged.nodes if node.parent is at(merged, "b") and "# f" in node.text) == [
+        Verdict.EXCEPTION,
+        Verdict.OK,
+    ]
+
+
+async def test_a_node_closed_in_one_tree_is_open_where_another_left_something_to_try(search, at):
+    closed = await search(1, policy={"": "a", "a": "c"})
+    fresh = await search(1, policy={"": "a", "a": "cx"}, answers={"a/c": "42"})
+    assert closed.root.closed and not fresh.root.closed
+    merged = merge_trees([closed, fresh])
+    assert not merged.root.closed and not at(merged, "a").closed and at(merged, "a/c").closed
+
+
+async def test_a_dead_end_of_one_tree_stays_evidence_where_another_went_on(search, at):
+    dead = await search(1, policy={"": "a"})
+    alive = await search(1, policy={"": "a", "a": "cx"})
+    node = at(merge_trees([dead, alive]), "a")
+    assert (node.dead_end, node.closed, node.visits, node.value_sum) == (True, False, 2, 0.0)
+
+
+async def test_a_node_not_yet_entered_takes_on_what_the_other_tree_found(search, at):
+    fresh = await search(1, policy={"": "ba", "b": "e"})
+    done = await search(1, policy={"": "a", "a": "c"})
+    node = at(merge_trees([fresh, done]), "a")
+    assert (node.expanded, node.closed, node.visits) == (True, True, 1)
+
+
+async def test_merging_leaves_the_trees_as_they_were(search):
+    one, two = await search(3), await search(2)
+    before = one.to_records(), two.to_records()
+    merge_trees([one, two])
+    assert (one.to_records(), two.to_records()) == before
+
+
+def test_trees_of_different_problems_do_not_merge():
+    trees = [Tree.start(Problem(name, "?", "1"), 0) for name in "ab"]
+    with pytest.raises(ValueError, match="one problem"):
+        merge_trees(trees)
