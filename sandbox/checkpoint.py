@@ -1,0 +1,34 @@
+"""The state that a sequence of steps left, told so that it can always be made again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sandbox.arithmetic import Variables
+
+WARM_MODULES = ("numpy", "sympy")
+_IMPORTS_WARM = re.compile(rf"^\s*(?:from|import)\b.*\b(?:{'|'.join(WARM_MODULES)})\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """One step that ran. `variables` is set while all steps so far took the fast path."""
+
+    key: str
+    parent: Checkpoint | None
+    code: str
+    variables: Variables | None
+    warm: bool  # some step imports a module that takes long to import
+
+    def codes(self) -> list[str]:
+        """The steps from the root to here: running them again gives this state."""
+        codes, checkpoint = [], self
+        while checkpoint is not None:
+            codes.append(checkpoint.code)
+            checkpoint = checkpoint.parent
+        return codes[::-1]
+
+
+def imports_warm_modules(code: str) -> bool:
+    return _IMPORTS_WARM.search(code) is not None

@@ -1,0 +1,63 @@
+"""What a step must not do: an audit hook that names it. A guard rail for honest code, not a wall; runs in the server.
+
+Python code can be talked out of Python's own checks (ctypes, native extensions), so this makes clear verdicts where
+`sandbox.isolation` and resource limits do the protecting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+FORBIDDEN_EVENTS = frozenset(
+    """os.exec os.fork os.forkpty os.kill os.killpg os.posix_spawn os.spawn os.startfile os.system subprocess.Popen
+    pty.spawn socket.bind socket.connect socket.getaddrinfo socket.gethostbyname socket.sendto sys.addaudithook
+    ctypes.dlsym""".split()
+)
+PATH_EVENTS = frozenset(
+    """os.chmod os.chown os.link os.mkdir os.remove os.rename os.rmdir os.symlink os.truncate os.utime
+    shutil.rmtree""".split()
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Forbidden(BaseException):
+    """Not an Exception, so that `except Exception` in the step does not swallow it."""
+
+
+class Guard:
+    """Armed while a step's code runs; remembers what was tried even if the code caught the error."""
+
+    def __init__(self, work: str) -> None:
+        self.armed = False
+        self.violation = ""
+        self._work = os.path.join(os.path.realpath(work), "")
+        sys.addaudithook(self._hook)
+
+    def arm(self) -> None:
+        self.violation, self.armed = "", True
+
+    def disarm(self) -> None:
+        self.armed = False
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if self.armed and self._forbids(event, arguments):
+            self.violation = self.violation or event
+            raise Forbidden(event)
+
+    def _forbids(self, event: str, arguments: tuple) -> bool:
+        if event == "ctypes.dlopen":
+            return arguments[0] is not None  # importing ctypes opens the process itself
+        if event in FORBIDDEN_EVENTS:
+            return True
+        if event == "open":
+            return bool(arguments[2] & WRITING) and not self._is_inside(arguments[0])
+        return event in PATH_EVENTS and not all(
+            self._is_inside(path) for path in arguments if isinstance(path, str | bytes)
+        )
+
+    def _is_inside(self, path: object) -> bool:
+        if not isinstance(path, str | bytes):
+            return True  # an open descriptor was judged when it was opened
+        real = os.path.realpath(os.fsdecode(path))
+        return real == os.devnull or real.startswith(self._work)

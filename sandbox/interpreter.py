@@ -1,0 +1,192 @@
+"""A kept interpreter: it waits, and forks itself for every step that continues it. Runs in the server.
+
+A checkpoint is such a process. For a step it receives the code, a socket and a pipe; its child runs the code, reports
+on the socket, and if all went well waits on that same socket as the new checkpoint. The parent never runs anything, so
+siblings see nothing of each other. Only the standard library is used, and nothing that a step could have patched.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import struct
+import sys
+import types
+from contextlib import suppress
+
+from sandbox.errors import describe_error
+from sandbox.guard import Forbidden, Guard
+from sandbox.isolation import die_with_parent
+
+HEADER = struct.Struct("!I")
+_getstate, _setstate = random.getstate, random.setstate
+_dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
+_compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
+
+
+def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = ()) -> None:
+    data = _dumps(message).encode()
+    header = HEADER.pack(len(data))
+    if descriptors:
+        socket.send_fds(channel, [header], list(descriptors))
+    else:
+        channel.sendall(header)
+    channel.sendall(data)
+
+
+def receive(channel: socket.socket, num_descriptors: int = 0) -> tuple[dict | None, list[int]]:
+    """Return the next message and the descriptors sent with it; (None, []) once the other end is closed."""
+    header, descriptors, _, _ = socket.recv_fds(channel, HEADER.size, num_descriptors)
+    if len(header) < HEADER.size:
+        return None, list(descriptors)
+    data = bytearray()
+    (size,) = HEADER.unpack(header)
+    while len(data) < size:
+        chunk = channel.recv(min(size - len(data), 1 << 20))
+        if not chunk:
+            return None, list(descriptors)
+        data += chunk
+    return _loads(data.decode()), list(descriptors)
+
+
+class Interpreter:
+    """The state that steps change: the namespace of `__main__`, and the process around it."""
+
+    def __init__(self, guard: Guard, *, max_echo_chars: int) -> None:
+        self._guard = guard
+        self._max_echo_chars = max_echo_chars
+        self._num_steps = 0
+        self._main = types.ModuleType("__main__")
+        self._main.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = self._main
+        self._stdout = sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        self._channel: socket.socket
+
+    def serve(self, channel: socket.socket) -> None:
+        """Wait for steps for ever; returns never. Each fork comes out of the same loop, so the stack does not grow."""
+        self._channel = channel
+        while True:
+            _signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are reaped by the kernel
+            request, descriptors = receive(self._channel, 2)
+            if request is None:
+                _exit(0)
+            if not self._fork(request, descriptors):
+                continue
+            reply = self._run(request["codes"])
+            with suppress(OSError):
+                send(self._channel, reply)
+            if reply["status"] != "ok":
+                _exit(0)
+            die_with_parent(False)
+            self._silence()
+
+    def _fork(self, request: dict, descriptors: list[int]) -> bool:
+        """Return True in the child, which is ready to run."""
+        channel = socket.socket(fileno=descriptors[0])
+        random_state = _getstate()
+        try:
+            child = _fork()
+        except OSError as error:
+            send(channel, {"unstarted": str(error)})
+            child = -1
+        if child:
+            channel.close()
+            os.close(descriptors[1])
+            return False
+        self._channel.close()
+        self._channel = channel
+        _setstate(random_state)  # a fork seeds it anew; a step continues its prefix
+        os.setpgid(0, 0)
+        die_with_parent(True)  # for a server that dies while the step runs
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(request["seconds"]) + 2, hard))
+        _signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(descriptors[1], 1)
+        os.close(descriptors[1])
+        _move_folder(request["folder"])
+        send(channel, {"pid": os.getpid()})
+        return True
+
+    def _run(self, codes: list[str]) -> dict:
+        """Run the codes one after the other; all but the last restore a state and may not fail."""
+        reply: dict = {}
+        for code in codes:
+            self._num_steps += 1
+            reply = self._step(code, f"<step {self._num_steps}>")
+            if reply["status"] != "ok":
+                break
+        return reply
+
+    def _step(self, code: str, filename: str) -> dict:
+        self._guard.arm()
+        try:
+            echo = self._execute(code, filename)
+            self._flush()
+            status, error = "ok", ""
+        except BaseException as exception:
+            self._guard.disarm()
+            echo, status = "", _status(exception)
+            try:
+                self._flush()
+                error = _describe(exception, code, filename)
+            except BaseException:  # a hostile __str__, or no memory left to say so
+                error = type(exception).__name__
+        self._guard.disarm()
+        if self._guard.violation:
+            status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
+        return {"status": status, "error": error, "echo": echo[: self._max_echo_chars]}
+
+    def _execute(self, code: str, filename: str) -> str:
+        """Run all of the code; return the repr of the last statement if that is an expression, as at the prompt."""
+        tree = _parse(code, filename)
+        last = tree.body.pop() if tree.body and type(tree.body[-1]) is ast.Expr else None
+        body = _compile(tree, filename, "exec", dont_inherit=True)
+        tail = _compile(ast.Expression(last.value), filename, "eval", dont_inherit=True) if last else None
+        namespace = self._main.__dict__
+        _exec(body, namespace)
+        value = _eval(tail, namespace) if tail else None
+        return "" if value is None else _repr(value)
+
+    def _flush(self) -> None:
+        for stream in {id(s): s for s in (sys.stdout, self._stdout)}.values():
+            if stream is not None and not stream.closed:
+                stream.flush()
+
+    def _silence(self) -> None:
+        """Let go of the step's pipe, so that its reader sees the end."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+def _status(exception: BaseException) -> str:
+    if isinstance(exception, MemoryError):
+        return "memory"
+    return "forbidden" if isinstance(exception, Forbidden) else "exception"
+
+
+def _describe(exception: BaseException, code: str, filename: str) -> str:
+    if isinstance(exception, SyntaxError) and exception.filename == filename:
+        return describe_error(type(exception).__name__, str(exception.msg), exception.lineno, code)
+    line, frame = None, exception.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == filename:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return describe_error(type(exception).__name__, str(exception), line, code)
+
+
+def _move_folder(folder: str) -> None:
+    """Stand in a folder of one's own that holds what the parent's held."""
+    if os.listdir("."):
+        shutil.copytree(".", folder, symlinks=True)
+    else:
+        os.mkdir(folder)  # noqa: PTH102
+    os.chdir(folder)

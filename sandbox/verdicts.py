@@ -1,0 +1,43 @@
+"""The pure function that tells "the code failed" from "the sandbox died"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rstar.protocols import Execution, SandboxLost, Verdict
+from sandbox.limits import Limits
+
+BY_STATUS = {
+    "ok": Verdict.OK,
+    "exception": Verdict.EXCEPTION,
+    "memory": Verdict.MEMORY_LIMIT,
+    "forbidden": Verdict.FORBIDDEN,
+}
+
+
+def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
+    """Return the verdict on a step from how it ended, never from words in its output; the checkpoint is not set.
+
+    A report says `ending`: finished (with the interpreter's `status`, `error`, `echo`), timed_out, output_overflow,
+    vanished (the step's process ended without a word: the code's doing), unstarted, parent_gone. The last two, and no
+    report at all, are the sandbox's fault: raises SandboxLost, and running the step again may help.
+    """
+    if report is None:
+        raise SandboxLost("the sandbox server died")
+    ending, output = report.get("ending"), str(report.get("output", ""))
+    seconds = float(report.get("seconds", 0.0))
+    if ending == "timed_out":
+        return Execution(Verdict.TIME_LIMIT, output, f"the step ran longer than {limits.seconds:g} s", None, seconds)
+    if ending == "vanished":
+        return Execution(Verdict.EXCEPTION, output, "ProcessExit: the step ended its own process", None, seconds)
+    if ending == "finished" and report.get("status") in BY_STATUS:
+        verdict, echo = BY_STATUS[report["status"]], str(report.get("echo", ""))
+        output = output or echo
+        if len(output.encode("utf-8", errors="replace")) <= limits.output_bytes:
+            return Execution(verdict, output.rstrip("\n"), str(report.get("error", "")), None, seconds)
+        ending = "output_overflow"
+    if ending == "output_overflow":
+        error = f"the step printed more than {limits.output_bytes} bytes"
+        return Execution(Verdict.OUTPUT_LIMIT, output[: limits.output_bytes], error, None, seconds)
+    raise SandboxLost(f"the sandbox could not run the step ({ending})")

@@ -1,0 +1,162 @@
+"""The fast path gives what CPython gives, or declines."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rstar.protocols import Verdict
+from sandbox.arithmetic import NotEligible, Outcome, run_arithmetic
+from sandbox.errors import describe_error
+
+BOUND = 100_000
+
+
+def by_cpython(code: str, variables: dict[str, object]) -> Outcome:
+    """The same step through `exec`."""
+    namespace = dict(variables)
+    printed, verdict, error = io.StringIO(), Verdict.OK, ""
+    lines = compile(code, "<step>", "exec")
+    try:
+        with redirect_stdout(printed):
+            exec(lines, namespace)
+    except Exception as exception:
+        verdict, trace = Verdict.EXCEPTION, exception.__traceback__
+        line = None
+        while trace:
+            line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "<step>" else line
+            trace = trace.tb_next
+        error = describe_error(type(exception).__name__, str(exception), line, code)
+    del namespace["__builtins__"]
+    namespace.pop("__doc__", None) if "__doc__" not in variables else None
+    return Outcome(verdict, printed.getvalue().rstrip("\n"), error, namespace)
+
+
+NAMES = ["a", "b", "tom", "missing"]
+literals = st.one_of(
+    st.integers(-50, 50).map(str),
+    st.integers(0, 2**200).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["True", "False", "'word'", "''", "0", "0.0", "1e308", "Fraction(1, 3)", "Fraction(0)", "(1, 2)"]),
+    st.sampled_from(NAMES),
+)
+
+
+def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    operators = ["+", "-", "*", "/", "//", "%", "**", "<", "<=", "==", "!=", ">", "and", "or"]
+    calls = ["abs", "int", "float", "str", "len", "sum", "round", "Fraction", "nothing"]
+    return st.one_of(
+        st.tuples(inner, st.sampled_from(operators), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        st.tuples(st.sampled_from(["-", "+", "not "]), inner).map(lambda t: f"({t[0]}{t[1]})"),
+        st.tuples(st.sampled_from(calls), inner).map(lambda t: f"{t[0]}({t[1]})"),
+        st.tuples(st.sampled_from(["min", "max", "round", "Fraction"]), inner, inner).map(
+            lambda t: f"{t[0]}({t[1]}, {t[2]})"
+        ),
+        st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
+        st.tuples(inner, inner).map(lambda t: f"({t[0]}, {t[1]})"),
+        st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} < {t[1]} <= {t[2]})"),
+        st.tuples(inner, st.sampled_from(["", ":.2f", ":5d", ":,", ":>8", "!r", ":+.3e"])).map(
+            lambda t: 'f"is {%s%s}"' % t if '"' not in t[0] else t[0]
+        ),
+    )
+
+
+expressions = st.recursive(literals, compound, max_leaves=6)
+statements = st.one_of(
+    st.tuples(st.sampled_from(NAMES), expressions).map(lambda t: f"{t[0]} = {t[1]}"),
+    st.tuples(st.sampled_from(NAMES), st.sampled_from("+-*/%"), expressions).map(lambda t: f"{t[0]} {t[1]}= {t[2]}"),
+    st.tuples(expressions, expressions).map(lambda t: f"a, b = {t[0]}, {t[1]}"),
+    expressions.map(lambda e: f"a = b = {e}"),
+    expressions.map(lambda e: f"print({e})"),
+    st.tuples(expressions, expressions).map(lambda t: f"print({t[0]}, {t[1]})"),
+    st.just("# only words"),
+)
+programs = st.lists(statements, min_size=1, max_size=5).map("\n".join)
+
+
+@settings(max_examples=600, deadline=None)
+@given(programs, st.booleans())
+def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool) -> None:
+    prefix = "from fractions import Fraction\na = 5\ntom = Fraction(7, 2)\n" if with_fraction else "a = 5\n"
+    code = prefix + program + "\npass"
+    try:
+        outcome = run_arithmetic(code, {}, max_output_bytes=BOUND)
+    except NotEligible:
+        return
+    expected = by_cpython(code, {})
+    assert (outcome.verdict, outcome.output, outcome.error) == (expected.verdict, expected.output, expected.error)
+    assert repr(outcome.variables) == repr(expected.variables)
+    assert [type(value) for value in outcome.variables.values()] == [type(v) for v in expected.variables.values()]
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "error"),
+    [
+        ("# Tom sells 12\ntom = tom - 12", "", ""),
+        ("tom += 1\nprint(tom, tom / 4)", "35 8.75", ""),
+        ("tom // 5\ntom % 5", "4", ""),
+        ("from fractions import Fraction as F\nF(1, 3) + F(1, 6)", "Fraction(1, 2)", ""),
+        ("x, (y, z) = 1, (2, 3)\nprint(f'{x + y:.1f} of {z}')", "3.0 of 3", ""),
+        ("tom / 0", "", "ZeroDivisionError: division by zero (line 1: tom / 0)"),
+        ("\nx = ann + 1", "", "NameError: name 'ann' is not defined (line 2: x = ann + 1)"),
+        ("tom += 'x'", "", "TypeError: unsupported operand type(s) for +=: 'int' and 'str' (line 1: tom += 'x')"),
+    ],
+)
+def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) -> None:
+    outcome = run_arithmetic(code, {"tom": 34}, max_output_bytes=BOUND)
+    assert (outcome.output, outcome.error) == (output, error)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import math",
+        "x = [1]",
+        "for i in (1, 2): pass",
+        "x = y.z",
+        "x = (lambda: 1)()",
+        "x = abs",
+        "x = __name__",
+        "print = 3\nprint(1)",
+        "max = 3\nmax(1, 2)",
+        "print(1, sep='')",
+        "print(*(1, 2))",
+        "7 ** 10**9",
+        "x = 1 << 9",
+        "'a' * 10**9",
+        "(1,) * 10**9",
+        "round(1, -10**9)",
+        "from fractions import Fraction\nFraction('1e999999999')",
+        "from fractions import Fraction\nFraction(7) ** 10**9",
+        "f'{1:999999999d}'",
+        "'%999999999d' % 1",
+        "(-8) ** 0.5",
+        "x = 2 ** 4000\nx = x * x",
+        "t = (1, 1)\n" + "t = (t, t)\n" * 40,
+        "x: int = 3",
+        "__builtins__ = 3",
+        "x = 'caf\N{LATIN SMALL LETTER E WITH ACUTE}'",
+        "def f(:",
+        "1 / (1 -\n1)",
+        "eval('1')",
+        "-" * 1900 + "1",
+    ],
+)
+def test_a_doubtful_step_is_declined(code: str) -> None:
+    with pytest.raises(NotEligible):
+        run_arithmetic(code, {}, max_output_bytes=BOUND)
+
+
+def test_too_much_output_is_declined() -> None:
+    with pytest.raises(NotEligible):
+        run_arithmetic("print('a' * 1000)", {}, max_output_bytes=999)
+
+
+def test_the_given_variables_are_not_changed() -> None:
+    variables = {"x": 1}
+    run_arithmetic("x = 2", variables, max_output_bytes=BOUND)
+    assert variables == {"x": 1}

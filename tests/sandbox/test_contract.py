@@ -1,0 +1,187 @@
+"""What every sandbox provider promises. A new provider is one more entry in PROVIDERS."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from rstar.protocols import Executor, Verdict
+from sandbox.limits import Limits
+from sandbox.local import LocalSandbox
+
+LIMITS = Limits(seconds=1.0, memory_bytes=128 * 2**20, output_bytes=10_000, num_checkpoints=6)
+PROVIDERS: dict[str, Callable[[], LocalSandbox]] = {
+    "local": lambda: LocalSandbox(limits=LIMITS, num_workers=2),
+    "local without namespaces": lambda: LocalSandbox(limits=LIMITS, num_workers=1, namespaces=False),
+}
+FORK = "import math"  # takes a step off the fast path
+
+
+@pytest.fixture(scope="module", params=list(PROVIDERS))
+def make(request: pytest.FixtureRequest) -> Callable[[], LocalSandbox]:
+    return PROVIDERS[request.param]
+
+
+@pytest.fixture
+async def sandbox(make: Callable[[], LocalSandbox]) -> AsyncIterator[LocalSandbox]:
+    async with make() as sandbox:
+        yield sandbox
+
+
+async def state(sandbox: Executor, *codes: str) -> str:
+    """Run the steps one after the other; all must be ok."""
+    checkpoint = None
+    for code in codes:
+        execution = await sandbox.run(checkpoint, code)
+        assert execution.verdict is Verdict.OK, execution
+        checkpoint = execution.checkpoint
+    assert checkpoint
+    return checkpoint
+
+
+@pytest.mark.parametrize("first", ["x = 3", f"{FORK}\nx = 3"], ids=["fast", "forked"])
+@pytest.mark.parametrize("second", ["y = x + 1", f"{FORK}\ny = x + 1"], ids=["fast", "forked"])
+async def test_a_step_sees_what_its_prefix_left(sandbox: LocalSandbox, first: str, second: str) -> None:
+    execution = await sandbox.run(await state(sandbox, first, second), "print(x, y)")
+    assert (execution.verdict, execution.output) == (Verdict.OK, "3 4")
+
+
+async def test_siblings_do_not_see_each_other(sandbox: LocalSandbox) -> None:
+    parent = await state(sandbox, "import math, os\nitems = [1]\nopen('shared', 'w').write('of the parent')")
+    vandal = "items.append(2)\nmath.sqrt = abs\nmine = 1\nopen('mine', 'w').close()\nos.remove('shared')"
+    await state_after(sandbox, parent, vandal)
+    seen = await sandbox.run(parent, "print(items, math.sqrt(9), 'mine' in dir(), os.listdir(), open('shared').read())")
+    assert seen.output == "[1] 3.0 False ['shared'] of the parent"
+
+
+async def state_after(sandbox: Executor, checkpoint: str, code: str) -> str:
+    execution = await sandbox.run(checkpoint, code)
+    assert execution.verdict is Verdict.OK and execution.checkpoint, execution
+    return execution.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "error"),
+    [
+        ("x = 1\ny = x / 0", Verdict.EXCEPTION, "ZeroDivisionError: division by zero (line 2: y = x / 0)"),
+        ("import math\nmath.sqrt(-1)", Verdict.EXCEPTION, "ValueError: math domain error (line 2: math.sqrt(-1))"),
+        ("x = 1\ny = ", Verdict.EXCEPTION, "SyntaxError: invalid syntax (line 2: y =)"),
+        ("print(apples)", Verdict.EXCEPTION, "NameError: name 'apples' is not defined (line 1: print(apples))"),
+        ("import nothing_like_it", Verdict.EXCEPTION, "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("def f(n):\n    return f(n + 1)\nf(0)", Verdict.EXCEPTION, "RecursionError: maximum recursion depth exceeded"),
+        ("import os\nos._exit(0)", Verdict.EXCEPTION, "ProcessExit: the step ended its own process"),
+        ("import sys\nsys.exit()", Verdict.EXCEPTION, "SystemExit"),
+        ("input()", Verdict.EXCEPTION, "EOFError"),
+        ("class E(Exception):\n  def __str__(self): return 1/0\nraise E", Verdict.EXCEPTION, "E"),
+        ("'a' * 10**10", Verdict.MEMORY_LIMIT, "MemoryError"),
+        ("rows = []\nwhile True: rows.append([0] * 10**6)", Verdict.MEMORY_LIMIT, "MemoryError"),
+        ("print('a' * 20_000)", Verdict.OUTPUT_LIMIT, "the step printed more than 10000 bytes"),
+        ("while True: print('a')", Verdict.OUTPUT_LIMIT, "the step printed more"),
+        ("import os\nwhile True: os.write(1, b'a' * 1000)", Verdict.OUTPUT_LIMIT, "the step printed more"),
+        ("'a' * 20_000", Verdict.OUTPUT_LIMIT, "the step printed more"),
+        ("import os\nos.system('true')", Verdict.FORBIDDEN, "Forbidden: os.system (line 2"),
+        ("import os\ntry: os.fork()\nexcept BaseException: pass", Verdict.FORBIDDEN, "Forbidden: os.fork"),
+        ("open('/tmp/escaped', 'w')", Verdict.FORBIDDEN, "Forbidden: open (line 1"),
+        ("import socket\nsocket.create_connection(('127.0.0.1', 1))", Verdict.FORBIDDEN, "Forbidden: socket."),
+    ],
+)
+async def test_the_verdict_says_what_happened(sandbox: LocalSandbox, code: str, verdict: Verdict, error: str) -> None:
+    execution = await sandbox.run(None, code)
+    assert execution.verdict is verdict, execution.error
+    assert execution.error.startswith(error)
+    assert execution.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["while True: pass", "while True:\n    try: __import__('time').sleep(9)\n    except BaseException: pass", "7 ** 10**9"],
+)
+async def test_an_endless_step_is_killed_and_the_next_request_is_served(sandbox: LocalSandbox, code: str) -> None:
+    start = time.monotonic()
+    execution = await sandbox.run(None, code)
+    assert execution.verdict is Verdict.TIME_LIMIT
+    assert time.monotonic() - start < LIMITS.seconds + 1
+    assert (await sandbox.run(None, f"{FORK}\n1 + 1")).output == "2"
+    assert time.monotonic() - start < LIMITS.seconds + 2
+
+
+@pytest.mark.parametrize(
+    ("code", "output"),
+    [
+        ("print('error: Traceback')", "error: Traceback"),
+        ("x = 2\nx * 3", "6"),
+        ("import math\nmath.gcd(12, 18)", "6"),
+        ("print(1)\n2", "1"),
+        ("import math\nprint(1)\nx = 5\nprint(x)", "1\n5"),
+        ("print(1); x = [1]", "1"),
+        ("x = None\nx", ""),
+        ("", ""),
+        ("import os\nos.write(1, b'\\xffno newline')", "\N{REPLACEMENT CHARACTER}no newline"),
+        ("print('caf\N{LATIN SMALL LETTER E WITH ACUTE}')", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    ],
+)
+async def test_output_is_what_was_printed_or_else_the_last_expression(
+    sandbox: LocalSandbox, code: str, output: str
+) -> None:
+    execution = await sandbox.run(None, code)
+    assert (execution.verdict, execution.output) == (Verdict.OK, output), execution.error
+
+
+async def test_what_was_printed_before_a_failure_is_kept(sandbox: LocalSandbox) -> None:
+    for code in ("print(7)\n1 / 0", f"{FORK}\nprint(7)\n1 / 0"):
+        assert (await sandbox.run(None, code)).output == "7"
+
+
+async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: LocalSandbox) -> None:
+    prefix = ["import random\nseen = {'a', 'b', 'c'}\nx = random.random()", "items = [x]\nopen('f', 'w').write(str(x))"]
+    tail = "print(items, seen, random.random(), open('f').read())"
+    parent = await state(sandbox, *prefix)
+    before = await sandbox.run(parent, tail)
+    for number in range(3 * LIMITS.num_checkpoints):
+        await state(sandbox, f"{FORK}\nother = {number}")
+    metrics = sandbox.metrics()
+    after = await sandbox.run(parent, tail)
+    assert after.output == before.output
+    assert sandbox.metrics()["checkpoint_revivals"] == metrics["checkpoint_revivals"] + 1
+    assert metrics["checkpoints_kept"] <= LIMITS.num_checkpoints
+
+
+async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox: LocalSandbox) -> None:
+    parent = await state(sandbox, f"{FORK}\nx = [1]")
+    child = await state_after(sandbox, parent, "y = x")
+    await sandbox.release(parent)
+    with pytest.raises(ValueError, match="released"):
+        await sandbox.run(parent, "x")
+    assert (await sandbox.run(child, "y")).output == "[1]"
+
+
+async def test_many_steps_at_once_keep_apart(sandbox: LocalSandbox) -> None:
+    parent = await state(sandbox, f"{FORK}\nx = [100]")
+    executions = await asyncio.gather(*[sandbox.run(parent, f"x.append({n})\nx") for n in range(50)])
+    assert [execution.output for execution in executions] == [f"[100, {n}]" for n in range(50)]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("sympy"), reason="sympy is not installed")
+async def test_sympy_solves_in_a_step_after_arithmetic(sandbox: LocalSandbox) -> None:
+    parent = await state(sandbox, "total = 12", "import sympy as sp\nx = sp.symbols('x')")
+    assert (await sandbox.run(parent, "sp.solve(3 * x - total, x)")).output == "[4]"
+
+
+async def test_a_caller_who_gives_up_disturbs_nobody(sandbox: LocalSandbox) -> None:
+    parent = await state(sandbox, f"{FORK}\nx = [1]")
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(sandbox.run(parent, "import time\ntime.sleep(0.5)\nprint('late')"), 0.1)
+    executions = await asyncio.gather(*[sandbox.run(parent, f"x + [{n}]") for n in range(6)])
+    assert [execution.output for execution in executions] == [f"[1, {n}]" for n in range(6)]
+
+
+async def test_the_caller_s_environment_is_not_there_to_read(
+    sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RSTAR_TEST_SECRET", "hunter2")
+    async with LocalSandbox(limits=LIMITS, num_workers=1) as fresh:
+        assert (await fresh.run(None, "import os\n'RSTAR_TEST_SECRET' in os.environ")).output == "False"

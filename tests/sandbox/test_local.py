@@ -1,0 +1,137 @@
+"""What only the local provider promises: what it survives, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+import psutil
+import pytest
+
+from rstar.protocols import SandboxLost, UserError, Verdict
+from sandbox.limits import Limits
+from sandbox.local import LocalSandbox
+from sandbox.providers import open_sandbox
+from sandbox.verdicts import execution_of
+
+LIMITS = Limits(seconds=2.0, num_retries=1)
+SLOW = "import time\ntime.sleep(0.3)\nx"
+
+
+def one_worker() -> LocalSandbox:
+    return LocalSandbox(limits=LIMITS, num_workers=1)
+
+
+async def test_a_server_killed_under_a_step_is_replaced_and_the_step_retried() -> None:
+    async with one_worker() as sandbox:
+        parent = (await sandbox.run(None, "import math\nx = [1, 2]")).checkpoint
+        running = asyncio.create_task(sandbox.run(parent, SLOW))
+        await asyncio.sleep(0.15)
+        os.kill(sandbox._servers[0].pid or 0, signal.SIGKILL)
+        execution = await running
+        assert (execution.verdict, execution.output) == (Verdict.OK, "[1, 2]")
+        metrics = sandbox.metrics()
+        assert (metrics["sandbox_lost"], metrics["server_starts"]) == (1, 2)
+
+
+async def test_after_its_retries_the_caller_learns_that_the_sandbox_is_lost() -> None:
+    async with one_worker() as sandbox:
+        running = asyncio.create_task(sandbox.run(None, f"x = []\n{SLOW}"))
+        with pytest.raises(SandboxLost):
+            while not running.done():
+                await asyncio.sleep(0.1)
+                if pid := sandbox._servers[0].pid:
+                    os.kill(pid, signal.SIGKILL)
+            await running
+        assert (await sandbox.run(None, "x = []\nx")).output == "[]"
+
+
+async def test_a_killed_checkpoint_is_made_again_without_losing_the_others() -> None:
+    async with one_worker() as sandbox:
+        parent = (await sandbox.run(None, "import os\nx = [1]\nprint(os.getpid())")).checkpoint
+        tree = psutil.Process(sandbox._servers[0].pid).children(recursive=True)
+        max(tree, key=lambda process: process.create_time()).kill()
+        assert (await sandbox.run(parent, "x")).output == "[1]"
+        assert sandbox.metrics()["server_starts"] == 1
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+async def test_nothing_runs_once_it_is_closed(namespaces: bool) -> None:
+    async with LocalSandbox(limits=LIMITS, num_workers=1, namespaces=namespaces) as sandbox:
+        for number in range(5):
+            await sandbox.run(None, f"x = [{number}]")
+        running = asyncio.create_task(sandbox.run(None, "import time\ntime.sleep(60)"))
+        await asyncio.sleep(0.2)
+        processes = psutil.Process().children(recursive=True)
+        assert len(processes) >= 6
+        sandbox._servers[0]._process.kill()  # type: ignore[union-attr]
+        with pytest.raises(SandboxLost):
+            running.cancel() if not namespaces else None
+            await asyncio.wait_for(asyncio.shield(running), 10) if namespaces else _raise_lost()
+    _, alive = psutil.wait_procs(processes, timeout=3)
+    assert not alive
+
+
+def _raise_lost() -> None:
+    raise SandboxLost
+
+
+async def test_servers_start_only_when_there_is_work_for_them() -> None:
+    async with LocalSandbox(limits=LIMITS, num_workers=4) as sandbox:
+        for _ in range(5):
+            await sandbox.run(None, "x = 1")
+        assert sandbox.metrics()["server_starts"] == 1
+        assert sandbox.metrics()["fast_path_share"] == 1.0
+
+
+async def test_it_says_once_at_start_what_it_does_not_protect_against(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="sandbox"):
+        async with one_worker() as sandbox:
+            await sandbox.run(None, "x = []")
+    assert [record.message for record in caplog.records] == [sandbox.protections()]
+    assert "does NOT protect" in sandbox.protections()
+
+
+async def test_what_the_kernel_refused_is_said() -> None:
+    async with LocalSandbox(limits=LIMITS, num_workers=1, namespaces=False) as sandbox:
+        assert "it can use the network" in sandbox.protections()
+
+
+async def test_an_isolated_step_finds_no_network_and_no_other_process() -> None:
+    async with one_worker() as sandbox:
+        if not sandbox._servers[0].isolation["network"]:
+            pytest.skip("the kernel gives no network namespace to this user")
+        code = "import os\nprint(os.listdir('/sys/class/net') if 0 else open('/proc/net/dev').read().count(':'))"
+        assert (await sandbox.run(None, code)).output == "1"  # a loopback device, down
+        assert int((await sandbox.run(None, "import os\nos.getpid()")).output) < 1000
+
+
+def test_an_unknown_provider_is_the_user_s_error() -> None:
+    with pytest.raises(UserError, match=r"unknown sandbox 'dokcer': choose one of local"):
+        open_sandbox("dokcer")
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"),
+    [
+        ({"ending": "finished", "status": "ok", "output": "", "echo": "5"}, Verdict.OK),
+        ({"ending": "finished", "status": "ok", "output": "MemoryError"}, Verdict.OK),
+        ({"ending": "finished", "status": "exception", "error": "E"}, Verdict.EXCEPTION),
+        ({"ending": "finished", "status": "memory"}, Verdict.MEMORY_LIMIT),
+        ({"ending": "finished", "status": "forbidden"}, Verdict.FORBIDDEN),
+        ({"ending": "finished", "status": "ok", "echo": "a" * 70_000}, Verdict.OUTPUT_LIMIT),
+        ({"ending": "timed_out"}, Verdict.TIME_LIMIT),
+        ({"ending": "output_overflow"}, Verdict.OUTPUT_LIMIT),
+        ({"ending": "vanished"}, Verdict.EXCEPTION),
+    ],
+)
+def test_a_failing_step_is_a_result(report: dict[str, str], verdict: Verdict) -> None:
+    assert execution_of(report, LIMITS).verdict is verdict
+
+
+@pytest.mark.parametrize("report", [None, {}, {"ending": "unstarted"}, {"ending": "parent_gone"}, {"ending": "finished"}])
+def test_a_dead_sandbox_is_an_error(report: dict[str, str] | None) -> None:
+    with pytest.raises(SandboxLost):
+        execution_of(report, LIMITS)
