@@ -71,7 +71,10 @@ def problem_row(problem: Problem, *, answer: str | None = None) -> dict[str, Any
 
 
 def imported_rows(source: ProblemSource) -> list[dict[str, Any]]:
-    """Return the good rows of a file of real problems."""
+    """Return the good rows of a file of real problems: JSON Lines, or what `rstar import` made of it."""
+    assert source.file is not None
+    if source.file.endswith(".parquet"):
+        return shards.read_rows(source.file, "problems")[: source.max_problems]
     from problems.importing import import_problems
 
     imported = import_problems(source.file, level=source.level)

@@ -1,0 +1,169 @@
+"""The `rstar` command.
+
+A user's mistake ends with one line and exit code 2, a broken machine with one line and exit code 1; Ctrl-C leaves a run
+that the command it prints resumes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Before Prefect is loaded: nothing calls home, and the terminal belongs to the progress bars.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from flows.console import console, errors, print_rows
+from flows.recipe import load_recipe
+from rstar.protocols import InfrastructureError, UserError
+
+app = typer.Typer(help="rStar: a small policy and a process preference model teach each other mathematics.",
+                  no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)  # fmt: skip
+
+RUNS = Path("runs")
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe, e.g. rounds.1.num_rollouts=4")
+]
+Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
+OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder; the newest under runs/ by default.")]
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    out: Out = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a TOML file.")] = "demo",
+    set: Overrides = None,
+) -> None:
+    """Four rounds of the whole pipeline with tiny models, in about ten minutes on two cores."""
+    out = out or str(RUNS / (recipe if not seed else f"{recipe}-{seed}"))
+    run_evolution(recipe, out, [*(set or []), f"run.seed={seed}"])
+
+
+@app.command()
+def evolve(recipe: str, out: Out = None, set: Overrides = None) -> None:
+    """Run a recipe to its end; what is done already is not done again."""
+    run_evolution(recipe, out, set or [])
+
+
+def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
+    from flows.running import evolve_here
+
+    checked = load_recipe(recipe, overrides)
+    root = out or str(RUNS / checked.run.name)
+    if "://" in root:
+        raise UserError(f"--out {root}: models are trained into a folder of this machine; give one")
+    try:
+        evolve_here(checked, root)
+    except KeyboardInterrupt:
+        errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}")
+        raise typer.Exit(130) from None
+
+
+def resume_command(recipe: str, root: str, overrides: list[str]) -> str:
+    import shlex
+
+    return shlex.join(
+        ["rstar", "evolve", recipe, "--out", root, *(part for key in overrides for part in ("--set", key))]
+    )
+
+
+@app.command("import")
+def import_(
+    file: Path,
+    out: Annotated[str, typer.Option(help="The Parquet file to write.")],
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad row.")] = False,
+    level: Annotated[str | None, typer.Option(help="Level of rows that name none.")] = None,
+) -> None:
+    """Bring in real problems: JSON Lines in GSM8K's form, or {problem, answer, source, level}."""
+    from flows.importing import import_file
+
+    print_rows(import_file(file, out, strict=strict, level=level), title=f"{file} -> {out}")
+
+
+@app.command()
+def solve(
+    question: str,
+    run: OfRun = None,
+    seed: int = 0,
+    rollouts: Annotated[int | None, typer.Option(help="Trajectories; the recipe's by default.")] = None,
+) -> None:
+    """Think deeply about one question with a run's last policy and PPM."""
+    from flows.solving import solve_question
+
+    solve_question(question, find_run(run), seed=seed, num_rollouts=rollouts)
+
+
+@app.command()
+def benchmark(
+    file: Path,
+    run: OfRun = None,
+    level: str | None = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many problems.")] = None,
+) -> None:
+    """Examine a run's last models on a file of problems."""
+    from flows.solving import benchmark_file
+
+    print_rows(benchmark_file(file, find_run(run), level=level, limit=limit), title=str(file))
+
+
+@app.command()
+def report(run: Annotated[str | None, typer.Argument(help="The run's folder.")] = None) -> None:
+    """Write a run's report, and print its tables."""
+    from report.page import write_report
+    from report.tables import final_tables
+
+    root = find_run(run)
+    for table in final_tables(root):
+        console.print(table)
+    console.print(write_report(root))
+
+
+@app.command()
+def sql(query: str, run: OfRun = None) -> None:
+    """Ask a run's tables: problems, nodes, trajectories, sft, pairs, evaluations, rounds."""
+    from store.catalog import query as ask
+
+    print_rows(ask(find_run(run), query).to_dicts())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what of this machine can be used, and what to do about what is missing."""
+    from flows.doctor import examine
+
+    print_rows([{"what": f.what, "found": f.state, "to do": f.advice} for f in examine()])
+
+
+def find_run(run: str | None) -> str:
+    """Return the run asked for, or the newest one."""
+    if run is not None:
+        if "://" not in run and not Path(run).is_dir():
+            raise UserError(f"run {run}: no such folder; runs lie in {RUNS}/ unless --out said otherwise")
+        return run
+    runs = sorted(RUNS.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError(f"no run in {RUNS}/: start one with `rstar demo`, or name one with --run")
+    return str(runs[-1].parent)
+
+
+def main() -> None:
+    """Run the command; failures are one line."""
+    try:
+        app()
+    except (UserError, InfrastructureError) as error:
+        errors.print(f"rstar: {error}", markup=False)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

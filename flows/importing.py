@@ -1,0 +1,30 @@
+"""`rstar import`: real problems into a Parquet file, bad rows named and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import Progress
+
+from flows.console import console, errors
+from problems.importing import import_problems
+from store import shards
+from tasks.problems import problem_row
+
+MAX_NAMED = 20
+
+
+def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> list[dict[str, object]]:
+    """Import, write, and return what became of the rows."""
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task(f"reading {file}", total=1.0)
+        result = import_problems(
+            file, strict=strict, level=level, progress=lambda rows, share: bars.update(bar, completed=share)
+        )
+    for error in result.errors[:MAX_NAMED]:
+        errors.print(str(error), markup=False)
+    if len(result.errors) > MAX_NAMED:
+        errors.print(f"... and {len(result.errors) - MAX_NAMED} more")
+    shards.write_rows(out, "problems", map(problem_row, result.problems))
+    kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
+    return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]

@@ -1,0 +1,24 @@
+"""An evolution from the command line: progress bars while it runs, the round's table after each round."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from flows.console import console, watching
+from flows.evolution import evolution
+from flows.recipe import Recipe
+from report.tables import final_tables
+
+
+def evolve_here(recipe: Recipe, root: str) -> None:
+    """Run the flow in this process, against PREFECT_API_URL's server or a temporary one."""
+    start = time.monotonic()
+    place = str(Path(root).absolute())
+    console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}")
+    with watching(len(recipe.rounds)):
+        report = asyncio.run(evolution(recipe, place))
+    for table in final_tables(place):
+        console.print(table)
+    console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}")
