@@ -192,26 +192,28 @@ def split(text: str) -> tuple[str, ...]:
     if number(text) is not None:
         return (text,)
     text = re.sub(r"\\text\s*\{\s*,?\s*(and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z])", ",", text)
-    for separator in ";,":
-        parts, depth, start = [], 0, 0
-        for index, char in enumerate(text):
-            depth += (char in "([{") - (char in ")]}")
-            if char == separator and depth == 0:
-                parts.append(text[start:index].strip())
-                start = index + 1
-        if parts:
-            break
-    return tuple(part for part in (*parts, text[start:].strip()) if part)
+    parts = _outer(text, ";") if ";" in text else [text]
+    return tuple(part for part in (parts if len(parts) > 1 else _outer(text, ",")) if part)
+
+
+def _outer(text: str, separator: str) -> list[str]:
+    """What stands between the separators outside of brackets; <=, >=, != and \\= are no equals sign."""
+    parts, depth, start = [], 0, 0
+    for index, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        if char == separator and depth == 0 and text[max(0, index - 1)] not in "<>!\\":
+            parts.append(text[start:index].strip())
+            start = index + 1
+    return [*parts, text[start:].strip()]
 
 
 _NAME = re.compile(r"\\?[^\W\d_][^_+*/^<>=|.\d-]*(?:_(?:\{[^{}]*\}|\w)[^_+*/^<>=|.\d-]*)*(?:\([^()]*\))?\s*")
 _OPERATION = re.compile(r"\\(?:sqrt|log|ln|sin|cos|tan|in|neq?|leq?|geq?|pm|cup)(?![A-Za-z])")
-_EQUALS = re.compile(r"(?<![<>!\\])=")
 
 
 def sides(text: str) -> tuple[str, ...]:
     """The sides of an equation, or of a chain of them; the text alone where it is none."""
-    return tuple(side.strip() for side in _EQUALS.split(text))
+    return tuple(_outer(text.replace("==", "="), "="))
 
 
 def without_name(text: str) -> str:

@@ -16,7 +16,7 @@ MAX_CHARS = 10_000
 _DELIMITED = re.compile(r"\$|\\\(|\\\[|\\boxed|\\fbox|\\begin\{(?:align|equation)")
 _RELATION = re.compile(r"[<>=]|\\(?:in|neq?|leq?|geq?|leqslant|geqslant|approx|equiv|sim)(?![A-Za-z])")
 _SPACED_NUMBERS = re.compile(r"[+-]?[\d.,/]+(?:\s+[+-]?[\d.,/]+)+")
-_WORD = re.compile(r"(?<![\\\w{])[^\W\d_]{2,}")
+_WORD = re.compile(r"(?<![\\\w{])[^\W\d_]{3,}(?![\w(])")
 _RUN_ON = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{9,}")
 _PYTHON_NAMES = (  # as sympy prints them
     (re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)"), r"\\sqrt{\1}"),
@@ -70,14 +70,16 @@ def _compare_plain(a: str, b: str) -> bool | None:
         return bases[0] == bases[1]
     if (same := answers.same_words(a, b)) is not None:
         return same
-    if any(_SPACED_NUMBERS.fullmatch(x) and not answers.number(x) for x in (a, b)):
-        return False
-    known = _compare_parts(answers.shape(a), answers.shape(b))
-    if known is not None:
+    shapes = answers.shape(a), answers.shape(b)
+    if (known := _compare_parts(*shapes)) is not None:
         return known
-    if any(_is_sentence(x) for x in (a, b)):
+    if any(_is_spaced(shape) for shape in shapes) or _is_sentence(a) or _is_sentence(b):
         return False
     return _compare_relations(a, b)
+
+
+def _is_spaced(shape: Shape) -> bool:
+    return any(_SPACED_NUMBERS.fullmatch(part) and not answers.number(part) for part in shape.parts)
 
 
 def _is_sentence(text: str) -> bool:
@@ -132,14 +134,15 @@ def _compare_relations(a: str, b: str) -> bool | None:
 
 def readable(truth: str) -> bool | str:
     """Whether a ground truth can be compared, or the text that Math-Verify is to try."""
-    text = answers.clean(truth)
+    text = answers.without_name(answers.clean(truth))
     if not text or len(text) > MAX_CHARS or not any(c.isalnum() for c in text):
         return False
     if answers.number(text) or answers.based(text) or answers.is_words(text):
         return True
-    if all(answers.number(part) for part in answers.shape(text).parts):
+    shape = answers.shape(text)
+    if _numbers(shape):
         return True
-    if not _DELIMITED.search(text) and (_SPACED_NUMBERS.fullmatch(text) or _is_sentence(text) or _RUN_ON.search(text)):
+    if not _DELIMITED.search(text) and (_is_spaced(shape) or _is_sentence(text) or _RUN_ON.search(text)):
         return False
     return _for_math_verify(text)
 

@@ -49,7 +49,7 @@ def _answer(request: dict[str, Any]) -> bool:
     signal.setitimer(signal.ITIMER_PROF, timeout_s)
     signal.setitimer(signal.ITIMER_REAL, 10 * timeout_s)
     try:
-        return {"equal": equal, "parseable": parseable}[request["op"]](*request["args"])
+        return equal(*request["args"]) if request["op"] == "equal" else parseable(*request["args"])
     except Exception:  # whatever a strange string does to a parser, it is not an equal answer
         return False
     finally:
