@@ -1,0 +1,105 @@
+"""What the search cost and what it left: time, tokens, difficulty, and the problems nobody solved.
+
+Section 4: Table 9, and the look at unsolved problems.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from report.charts import Series, bar_chart
+from report.section import Ask, Section, count, round_names, rounds_of
+
+MAX_UNSOLVED = 50
+
+
+def cost(ask: Ask) -> Section:
+    title, lead = "Time and tokens", "Wall time, tokens generated or trained on, and peak memory of each phase."
+    frame = ask("cost")
+    if frame.is_empty():
+        return Section("cost", title, lead, missing="No phase has finished yet.")
+    rows = []
+    for number in rounds_of(frame):
+        phases = frame.filter(round=number).to_dicts()
+        for r in phases:
+            rows.append(_cost_row(str(number), r["phase"], r["seconds"], r["num_tokens"], r["peak_memory_bytes"]))
+        if len(phases) > 1:
+            seconds, num_tokens = (sum(r[name] for r in phases) for name in ("seconds", "num_tokens"))
+            peak = max(r["peak_memory_bytes"] for r in phases)
+            rows.append(_cost_row(str(number), "all phases", seconds, num_tokens, peak))
+    rounds, names = rounds_of(frame), frame["phase"].unique(maintain_order=True).to_list()
+    known = {(r["round"], r["phase"]): r["seconds"] for r in frame.to_dicts()}
+    bars = [Series(p, [known.get((n, p)) for n in rounds], i) for i, p in enumerate(names)]
+    chart = bar_chart("Seconds a round, by phase", round_names(rounds), bars, unit=" s", stacked=True)
+    header = ("Round", "Phase", "Seconds", "Tokens", "Peak memory")
+    return Section("cost", title, lead, header, tuple(rows), (chart,), num_text_columns=2)
+
+
+def tokens(ask: Ask) -> Section:
+    title, lead = "Length of a trajectory", "Tokens the policy generated for a trajectory, and its steps, on average."
+    frame = ask("tokens")
+    if frame.is_empty():
+        return Section("tokens", title, lead, missing="No trajectories yet: the first round's extraction makes them.")
+    rows = [
+        (
+            str(r["round"]),
+            r["level"],
+            str(r["num_trajectories"]),
+            count(r["mean_tokens"], 1),
+            count(r["mean_tokens_correct"], 1),
+            count(r["mean_steps"], 1),
+        )
+        for r in frame.to_dicts()
+    ]
+    header = ("Round", "Level", "Trajectories", "Tokens", "Tokens, right answers", "Steps")
+    return Section("tokens", title, lead, header, tuple(rows), note="Compare the paper's Table 9.", num_text_columns=2)
+
+
+def buckets(ask: Ask) -> Section:
+    title = "Easy, medium, hard"
+    lead = "What the round's search found for a problem: only right answers, some, or none."
+    frame = ask("buckets")
+    if frame.is_empty():
+        return Section("buckets", title, lead, missing="No search trees yet: the first round's search makes them.")
+    kinds = ("easy", "medium", "hard")
+    rows = [(str(r["round"]), r["level"], *(str(r[kind]) for kind in kinds)) for r in frame.to_dicts()]
+    sums = frame.group_by("round", maintain_order=True).agg(pl.col(kinds).sum())
+    bars = [Series(kind, sums[kind].to_list(), colour) for kind, colour in zip(kinds, (2, 4, 1), strict=True)]
+    chart = bar_chart("Problems by bucket and round", round_names(sums["round"].to_list()), bars, unit="", stacked=True)
+    header = ("Round", "Level", "Easy", "Medium", "Hard")
+    return Section("buckets", title, lead, header, tuple(rows), (chart,), num_text_columns=2)
+
+
+def unsolved(ask: Ask) -> Section:
+    title = "Unsolved problems"
+    lead = "Not solved in the last round, the most agreed-on wrong answer first: often it is the label that is wrong."
+    if ask("coverage").is_empty():
+        return Section("unsolved", title, lead, missing="No search trees yet: the first round's search makes them.")
+    frame = ask("unsolved")
+    if frame.is_empty():
+        return Section("unsolved", title, lead, missing="None: the last round solved every problem it searched.")
+    rows = [
+        (
+            r["problem_id"][:12],
+            r["level"],
+            _clip(r["question"]),
+            r["labelled_answer"] or "–",
+            r["majority_answer"] or "no answer",
+            f"{r['num_votes']} of {r['num_answers']}",
+        )
+        for r in frame.head(MAX_UNSOLVED).to_dicts()
+    ]
+    header = ("Problem", "Level", "Question", "Labelled answer", "Majority answer", "Votes")
+    note = "Of 20 such problems that the paper's authors inspected, 19 had wrong labels."
+    if frame.height > MAX_UNSOLVED:
+        note = f"The first {MAX_UNSOLVED} of {frame.height}; `rstar sql` shows all. {note}"
+    return Section("unsolved", title, lead, header, tuple(rows), note=note, num_text_columns=5)
+
+
+def _cost_row(number: str, phase: str, seconds: float, num_tokens: int, peak: int) -> tuple[str, ...]:
+    return (number, phase, count(seconds, 1), count(num_tokens), f"{peak / 2**30:.1f} GiB")
+
+
+def _clip(text: str | None, length: int = 220) -> str:
+    text = " ".join((text or "–").split())
+    return text if len(text) <= length else text[: length - 1] + "…"
