@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
-from rstar.protocols import Execution, Executor, Verdict
+from rstar.protocols import Execution, Executor, InfrastructureError, Verdict
 from rstar.steps import code_of
 from rstar.tree import Node
 
@@ -67,7 +68,12 @@ class Checkpoints:
         return execution
 
     async def _release(self, checkpoints: set[str]) -> None:
-        """A lost sandbox has nothing left to give back, so a failing release is no news."""
         self._held -= checkpoints
-        if checkpoints:
-            await asyncio.gather(*map(self._executor.release, checkpoints), return_exceptions=True)
+        if len(checkpoints) == 1:  # the common case, without the cost of a task
+            await self._give_back(*checkpoints)
+        elif checkpoints:
+            await asyncio.gather(*map(self._give_back, sorted(checkpoints)))
+
+    async def _give_back(self, checkpoint: str) -> None:
+        with suppress(InfrastructureError):  # a lost sandbox has nothing left to give back
+            await self._executor.release(checkpoint)

@@ -27,11 +27,11 @@ def merge_trees(trees: Sequence[Tree]) -> Tree:
         for node in tree.nodes[1:]:
             assert node.parent is not None
             parent = twins[node.parent.id]
-            identity = (parent.id, _identity(node))
-            twin = siblings.get(identity)
+            key = (parent.id, identity(node))
+            twin = siblings.get(key)
             if twin is None:
                 index = last_index[parent.id] = max(node.index, 1 + last_index.get(parent.id, -1))
-                twin = siblings[identity] = _copy(merged, parent, node, index, num_rollouts)
+                twin = siblings[key] = _copy(merged, parent, node, index, num_rollouts)
             else:
                 _add(twin, node, num_rollouts)
             twins[node.id] = twin
@@ -40,8 +40,8 @@ def merge_trees(trees: Sequence[Tree]) -> Tree:
     return merged
 
 
-def _identity(node: Node) -> str:
-    """Terminals are equal by their answer; an invalid step is never one with a valid one."""
+def identity(node: Node) -> str:
+    """What makes siblings of several trees one. Terminals are equal by their answer; an invalid step is never one with a valid one."""
     if node.terminal:
         return f"answer {node.answer}"
     return f"text {node.valid} {normalized(node.text)}"

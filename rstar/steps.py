@@ -59,7 +59,7 @@ StepReader = Callable[[str, StepKind | None], Step]
 def read_step(text: str, previous: StepKind | None) -> Step:
     """Read a candidate that follows a step of kind `previous` (None: it follows the question)."""
     kind = kind_of(text)
-    if reason := malformed_reason(text, previous):
+    if reason := _malformed_reason(text, kind, previous):
         return Step(kind, malformed=reason)
     if kind is StepKind.ANSWER:
         return Step(kind, answer=answer_of(text))
@@ -71,12 +71,15 @@ def kind_of(text: str) -> StepKind | None:
     body = text.rstrip()
     if body.endswith(END_OF_OUTPUT) and END_OF_CODE in body:
         return StepKind.LAST_CODE
-    return next((kind for marker, kind in _KINDS.items() if body.endswith(marker)), None)
+    return _KINDS.get(body[body.rfind("<") :])
 
 
 def malformed_reason(text: str, previous: StepKind | None) -> str | None:
     """Why `text` cannot follow a step of kind `previous`; None where it can."""
-    kind = kind_of(text)
+    return _malformed_reason(text, kind_of(text), previous)
+
+
+def _malformed_reason(text: str, kind: StepKind | None, previous: StepKind | None) -> str | None:
     if kind is None:
         return "the step has no end marker"
     if len(_STOP.findall(text)) > 1:
@@ -156,10 +159,11 @@ def output_spans(text: str) -> list[tuple[int, int]]:
 def normalized(text: str) -> str:
     """The text with white space normalised; indentation is kept, because in Python it is not only white space."""
     lines = _MARKER.sub(r"\n\g<0>\n", text).splitlines()
-    return "\n".join(_normalized_line(line) for line in lines if not line.isspace() and line)
+    return "\n".join([_normalized_line(line) for line in lines if line and not line.isspace()])
 
 
 def _normalized_line(line: str) -> str:
-    words = line.split()
-    indent = line[: len(line) - len(line.lstrip())] if words[0] not in MARKERS else ""
-    return indent + " ".join(words)
+    words = " ".join(line.split())
+    if line[0].isspace() and words not in MARKERS:
+        return line[: len(line) - len(line.lstrip())] + words
+    return words
