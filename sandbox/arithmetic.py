@@ -11,32 +11,31 @@ from __future__ import annotations
 
 import ast
 import builtins
-import operator
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from rstar.protocols import Verdict
+from sandbox.bounded import (
+    BINARY,
+    COMPARISONS,
+    FUNCTIONS,
+    IN_PLACE,
+    SAFE_FORMAT,
+    UNARY,
+    NotEligible,
+    Value,
+    binary,
+    bounded,
+    make_fraction,
+)
 from sandbox.errors import describe_error
 
 MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
-MAX_INT = 1 << 4096
-MAX_FRACTION = 1 << 1024  # a gcd costs the square of the length
-MAX_STR_CHARS = 2000
-MAX_TUPLE_ITEMS = 64  # nested ones counted
-MAX_TUPLE_DEPTH = 8
-MAX_DIGITS = 300  # second argument of round()
-SAFE_FORMAT = re.compile(r"[<>^=]?[+-]?0?\d{0,2},?(\.\d{1,2})?[dfeg%s]?")
 BUILTIN_NAMES = frozenset(dir(builtins))
 
-Value = int | float | str | Fraction | tuple  # bool is an int
 Variables = Mapping[str, object]  # Value, or the class Fraction once it has been imported
-
-
-class NotEligible(Exception):
-    """The step needs an interpreter of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,9 @@ def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) ->
 
 @lru_cache(maxsize=4096)
 def _parse(code: str) -> tuple[ast.stmt, ...]:
-    if len(code) > MAX_CODE_CHARS or "\\" in code:  # a backslash may be a warning, or a character that cannot be printed
+    if (
+        len(code) > MAX_CODE_CHARS or "\\" in code
+    ):  # a backslash may be a warning, or a character that cannot be printed
         raise NotEligible
     try:
         statements = ast.parse(code).body
@@ -107,7 +108,7 @@ class _Run:
         if type(node.target) is not ast.Name:
             raise NotEligible
         left = self.name(node.target)
-        self.store(node.target, _binary(node.op, left, self.value(node.value), _IN_PLACE))
+        self.store(node.target, binary(node.op, left, self.value(node.value), IN_PLACE))
 
     def expression(self, node: ast.Expr) -> None:
         call = node.value
@@ -149,7 +150,7 @@ class _Run:
     def constant(self, node: ast.Constant) -> Value:
         if type(node.value) is str and not node.value.isascii():
             raise NotEligible
-        return _bounded(node.value)
+        return bounded(node.value)
 
     def name(self, node: ast.Name) -> Value:
         value = self.variables.get(node.id)
@@ -162,18 +163,18 @@ class _Run:
         return value  # type: ignore[return-value]
 
     def binary(self, node: ast.BinOp) -> Value:
-        return _binary(node.op, self.value(node.left), self.value(node.right), _BINARY)
+        return binary(node.op, self.value(node.left), self.value(node.right), BINARY)
 
     def unary(self, node: ast.UnaryOp) -> Value:
-        apply = _UNARY.get(type(node.op))
+        apply = UNARY.get(type(node.op))
         if apply is None:
             raise NotEligible
-        return _bounded(apply(self.value(node.operand)))
+        return bounded(apply(self.value(node.operand)))
 
     def compare(self, node: ast.Compare) -> Value:
         left, result = self.value(node.left), True
         for op, comparator in zip(node.ops, node.comparators, strict=True):
-            apply, right = _COMPARISONS.get(type(op)), self.value(comparator)
+            apply, right = COMPARISONS.get(type(op)), self.value(comparator)
             if apply is None:
                 raise NotEligible
             result = apply(left, right)
@@ -194,10 +195,10 @@ class _Run:
         return self.value(node.body if self.value(node.test) else node.orelse)
 
     def tuple(self, node: ast.Tuple) -> Value:
-        return _bounded(tuple([self.value(element) for element in node.elts]))
+        return bounded(tuple([self.value(element) for element in node.elts]))
 
     def formatted(self, node: ast.JoinedStr) -> Value:
-        return _bounded("".join([str(self.value(part)) for part in node.values]))
+        return bounded("".join([str(self.value(part)) for part in node.values]))
 
     def format_field(self, node: ast.FormattedValue) -> Value:
         spec = ""
@@ -219,95 +220,14 @@ class _Run:
         if type(node.func) is not ast.Name or node.keywords:
             raise NotEligible
         name = node.func.id
-        function = _FUNCTIONS.get(name)
+        function = FUNCTIONS.get(name)
         if name in self.variables:
-            function = _fraction if self.variables[name] is Fraction else None
+            function = make_fraction if self.variables[name] is Fraction else None
         elif function is None and name not in BUILTIN_NAMES and not name.startswith("__"):
             raise NameError(f"name '{name}' is not defined")
         if function is None:
             raise NotEligible
-        return _bounded(function(*[self.value(argument) for argument in node.args]))
-
-
-def _bounded(value: object) -> Value:
-    """Return `value` if it is small and of an immutable type we know; complex numbers, None and subclasses are not."""
-    kind = type(value)
-    if kind is int:
-        small = -MAX_INT < value < MAX_INT  # type: ignore[operator]
-    elif kind is float or kind is bool:
-        small = True
-    elif kind is str:
-        small = len(value) <= MAX_STR_CHARS  # type: ignore[arg-type]
-    elif kind is Fraction:
-        small = -MAX_FRACTION < value.numerator < MAX_FRACTION and value.denominator < MAX_FRACTION  # type: ignore
-    else:
-        small = kind is tuple and _num_items(value, MAX_TUPLE_DEPTH) <= MAX_TUPLE_ITEMS
-    if not small:
-        raise NotEligible
-    return value  # type: ignore[return-value]
-
-
-def _num_items(value: object, depth: int) -> int:
-    if type(value) is not tuple:
-        return 1
-    if depth == 0:
-        raise NotEligible
-    return 1 + sum(_num_items(item, depth - 1) for item in value)
-
-
-def _binary(op: ast.operator, left: Value, right: Value, table: Mapping[type, Callable]) -> Value:
-    kind = type(op)
-    apply = table.get(kind)
-    if apply is None:
-        raise NotEligible
-    if kind is ast.Pow:
-        _check_power(left, right)
-    elif kind is ast.Mult:
-        _check_repetition(left, right)
-        _check_repetition(right, left)
-    elif kind is ast.Mod and type(left) is str:
-        raise NotEligible  # old-style formatting
-    return _bounded(apply(left, right))
-
-
-def _check_power(base: Value, exponent: Value) -> None:
-    """An integer power of an integer or fraction has about |exponent| times its bits."""
-    if type(base) in (float, str, tuple) or type(exponent) in (float, str, tuple):
-        return  # a float, or a TypeError
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())  # type: ignore[union-attr]
-    if bits * abs(exponent) > MAX_INT.bit_length():  # type: ignore[operator, arg-type]
-        raise NotEligible
-
-
-def _check_repetition(sequence: Value, times: Value) -> None:
-    if type(sequence) in (str, tuple) and type(times) in (int, bool):
-        bound = MAX_STR_CHARS if type(sequence) is str else MAX_TUPLE_ITEMS
-        if len(sequence) * times > bound:  # type: ignore[arg-type, operator]
-            raise NotEligible
-
-
-def _fraction(*arguments: Value) -> Fraction:
-    for argument in arguments:
-        if type(argument) is str and ("e" in argument.lower() or len(argument) > 100):
-            raise NotEligible  # Fraction("1e999999999") would compute that power
-    return Fraction(*arguments)  # type: ignore[arg-type]
-
-
-def _round(*arguments: Value) -> Value:
-    if not 1 <= len(arguments) <= 2:
-        raise NotEligible
-    if any(type(digits) is not int or abs(digits) > MAX_DIGITS for digits in arguments[1:]):  # type: ignore[arg-type]
-        raise NotEligible  # round(1, -10**9) would compute 10**10**9
-    return round(*arguments)  # type: ignore[arg-type, call-overload]
-
-
-def _of_one(function: Callable[[Value], object]) -> Callable[..., object]:
-    def call(*arguments: Value) -> object:
-        if len(arguments) != 1:
-            raise NotEligible
-        return function(arguments[0])
-
-    return call
+        return bounded(function(*[self.value(argument) for argument in node.args]))
 
 
 _STATEMENTS = {
@@ -329,42 +249,4 @@ _EXPRESSIONS = {
     ast.JoinedStr: _Run.formatted,
     ast.FormattedValue: _Run.format_field,
     ast.Call: _Run.call,
-}
-_BINARY = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-_IN_PLACE = {  # the same values, but the messages say `+=`
-    ast.Add: operator.iadd,
-    ast.Sub: operator.isub,
-    ast.Mult: operator.imul,
-    ast.Div: operator.itruediv,
-    ast.FloorDiv: operator.ifloordiv,
-    ast.Mod: operator.imod,
-    ast.Pow: operator.ipow,
-}
-_UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
-_COMPARISONS = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
-_FUNCTIONS: dict[str, Callable[..., object]] = {
-    "abs": _of_one(abs),
-    "float": _of_one(float),
-    "int": _of_one(int),
-    "len": _of_one(len),
-    "max": max,
-    "min": min,
-    "round": _round,
-    "str": _of_one(str),
-    "sum": _of_one(sum),
 }

@@ -27,8 +27,7 @@ from sandbox.limits import Limits
 from sandbox.verdicts import execution_of
 
 BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; "
-    "del sys.path[0], sys.argv[1]; main()"
+    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; del sys.path[0], sys.argv[1]; main()"
 )
 REPLY_SECONDS = 30.0  # beyond the step's own limit
 STARTUP_SECONDS = 60.0  # and what a first import may take
@@ -63,7 +62,7 @@ class ForkServer:
 
     def holds(self, checkpoint: Checkpoint | None, *, warm: bool) -> bool:
         """Whether the step can start here without running its prefix again."""
-        return checkpoint is None or self._kept.get(checkpoint.key, False) >= warm and checkpoint.key in self._kept
+        return checkpoint is None or self._kept.get(checkpoint.key, -1) >= warm
 
     async def start(self) -> None:
         async with self._lock:
@@ -96,7 +95,7 @@ class ForkServer:
                 report = await self._execute(origin, [code], key)
                 if report is None:
                     raise SandboxLost("the sandbox server died")
-            except (SandboxLost, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, SandboxLost, OSError) as error:
                 detail = self._last_words()
                 await self._stop()
                 raise SandboxLost(f"{error or type(error).__name__}{detail}") from error

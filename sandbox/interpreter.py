@@ -66,7 +66,7 @@ class Interpreter:
         self._main = types.ModuleType("__main__")
         self._main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = self._main
-        self._stdout = sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        self._stdout = sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         self._channel: socket.socket
 
     def serve(self, channel: socket.socket) -> None:
@@ -185,7 +185,7 @@ def _describe(exception: BaseException, code: str, filename: str) -> str:
 
 def _move_folder(folder: str) -> None:
     """Stand in a folder of one's own that holds what the parent's held."""
-    if os.listdir("."):
+    if os.listdir("."):  # noqa: PTH208
         shutil.copytree(".", folder, symlinks=True)
     else:
         os.mkdir(folder)  # noqa: PTH102

@@ -109,7 +109,7 @@ class LocalSandbox:
             f"{' (root)' if os.geteuid() == 0 else ''}, with time, memory, file and output limits"
             f"{''.join(f', {text}' for text in took)}. It does NOT protect against code written to attack: such code "
             "can read every file this user can read, use more memory or processes than one step's share by starting "
-            f"several, fill the disk, exploit the kernel, and forge its own verdict{''.join(f'; {m}' for m in missing)}. "
+            f"several, fill the disk, exploit the kernel, forge its own verdict{''.join(f'; {m}' for m in missing)}. "
             "The rules against subprocesses, sockets and writing outside the work folder are checked by Python and can "
             "be talked round. Use it for the output of your own models only."
         )
@@ -143,7 +143,9 @@ class LocalSandbox:
                 return execution, Checkpoint(key, parent, code, None, warm)
             except SandboxLost as error:
                 self._counts["lost"] += 1
-                log.warning("the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error)
+                log.warning(
+                    "the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error
+                )
                 if attempt == self.limits.num_retries:
                     raise
         raise AssertionError("unreachable")

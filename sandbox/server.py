@@ -154,7 +154,7 @@ class Server:
         """Kill what a failed step left behind outside its process group, and bury the dead."""
         if self._isolation["own_proc"]:
             known = {process.pid for process in self._processes.values()} | {os.getpid()}
-            for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]:
                 if pid not in known:
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)

@@ -60,7 +60,7 @@ def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.tuples(inner, inner).map(lambda t: f"({t[0]}, {t[1]})"),
         st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} < {t[1]} <= {t[2]})"),
         st.tuples(inner, st.sampled_from(["", ":.2f", ":5d", ":,", ":>8", "!r", ":+.3e"])).map(
-            lambda t: 'f"is {%s%s}"' % t if '"' not in t[0] else t[0]
+            lambda t: 'f"is {{{}{}}}"'.format(*t) if '"' not in t[0] else t[0]
         ),
     )
 

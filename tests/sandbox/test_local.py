@@ -58,24 +58,19 @@ async def test_a_killed_checkpoint_is_made_again_without_losing_the_others() -> 
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
-async def test_nothing_runs_once_it_is_closed(namespaces: bool) -> None:
+async def test_no_process_outlives_its_server(namespaces: bool) -> None:
     async with LocalSandbox(limits=LIMITS, num_workers=1, namespaces=namespaces) as sandbox:
-        for number in range(5):
+        for number in range(3):
             await sandbox.run(None, f"x = [{number}]")
         running = asyncio.create_task(sandbox.run(None, "import time\ntime.sleep(60)"))
         await asyncio.sleep(0.2)
         processes = psutil.Process().children(recursive=True)
-        assert len(processes) >= 6
-        sandbox._servers[0]._process.kill()  # type: ignore[union-attr]
-        with pytest.raises(SandboxLost):
-            running.cancel() if not namespaces else None
-            await asyncio.wait_for(asyncio.shield(running), 10) if namespaces else _raise_lost()
-    _, alive = psutil.wait_procs(processes, timeout=3)
-    assert not alive
-
-
-def _raise_lost() -> None:
-    raise SandboxLost
+        assert len(processes) >= 6  # the server, a root, three checkpoints, the sleeper
+        os.kill(sandbox._servers[0].pid or 0, signal.SIGKILL)
+        _, alive = psutil.wait_procs(processes, timeout=3)
+        assert not alive
+        assert (await running).verdict is Verdict.TIME_LIMIT
+    assert not psutil.Process().children(recursive=True)
 
 
 async def test_servers_start_only_when_there_is_work_for_them() -> None:
@@ -103,7 +98,7 @@ async def test_an_isolated_step_finds_no_network_and_no_other_process() -> None:
     async with one_worker() as sandbox:
         if not sandbox._servers[0].isolation["network"]:
             pytest.skip("the kernel gives no network namespace to this user")
-        code = "import os\nprint(os.listdir('/sys/class/net') if 0 else open('/proc/net/dev').read().count(':'))"
+        code = "import math\nprint(open('/proc/net/dev').read().count(':'))"
         assert (await sandbox.run(None, code)).output == "1"  # a loopback device, down
         assert int((await sandbox.run(None, "import os\nos.getpid()")).output) < 1000
 
@@ -131,7 +126,9 @@ def test_a_failing_step_is_a_result(report: dict[str, str], verdict: Verdict) ->
     assert execution_of(report, LIMITS).verdict is verdict
 
 
-@pytest.mark.parametrize("report", [None, {}, {"ending": "unstarted"}, {"ending": "parent_gone"}, {"ending": "finished"}])
+@pytest.mark.parametrize(
+    "report", [None, {}, {"ending": "unstarted"}, {"ending": "parent_gone"}, {"ending": "finished"}]
+)
 def test_a_dead_sandbox_is_an_error(report: dict[str, str] | None) -> None:
     with pytest.raises(SandboxLost):
         execution_of(report, LIMITS)
