@@ -41,7 +41,7 @@ def merge_trees(trees: Sequence[Tree]) -> Tree:
 
 
 def identity(node: Node) -> str:
-    """What makes siblings of several trees one. Terminals are equal by their answer; an invalid step is never one with a valid one."""
+    """Siblings with equal identities are one node: answers count for terminals, and validity always."""
     if node.terminal:
         return f"answer {node.answer}"
     return f"text {node.valid} {normalized(node.text)}"
