@@ -68,12 +68,12 @@ def bar_chart(
         base = 0.0
         for one in series:
             value = one.values[i]
-            if value is not None:
+            if value:
                 y, height = scale.y(base + value), scale.y(base) - scale.y(base + value)
                 tip = escape(f"{one.name}, {at}: {_number(value)}{unit}")
                 parts.append(
                     f'<rect class="bar {_style(one)}" x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" '
-                    f'height="{max(height, 0.8):.1f}"><title>{tip}</title></rect>'
+                    f'height="{height:.1f}"><title>{tip}</title></rect>'
                 )
                 base += value if stacked else 0.0
             x += 0 if stacked else width

@@ -92,7 +92,7 @@ def unsolved(ask: Ask) -> Section:
     header = ("Problem", "Level", "Question", "Labelled answer", "Majority answer", "Votes")
     note = "Of 20 such problems that the paper's authors inspected, 19 had wrong labels."
     if frame.height > MAX_UNSOLVED:
-        note = f"The first {MAX_UNSOLVED} of {frame.height}; `rstar sql` shows all. {note}"
+        note = f"The first {MAX_UNSOLVED} of {frame.height}; rstar sql shows all. {note}"
     return Section("unsolved", title, lead, header, tuple(rows), note=note, num_text_columns=5)
 
 

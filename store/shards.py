@@ -57,7 +57,7 @@ def to_arrow(table: str, rows: Iterable[Row]) -> pa.Table:
     content = list(rows)
     for row in content:
         _check(spec, row)
-    arrays = [pa.array([row.get(c.name) for row in content], type=c.type) for c in spec.columns]
+    arrays = [_array([row.get(c.name) for row in content], c.type) for c in spec.columns]
     return _sorted(pa.Table.from_arrays(arrays, schema=spec.schema), spec)
 
 
@@ -83,6 +83,20 @@ def _check(table: Table, row: Row) -> None:
     for column in table.columns:
         if not column.nullable and row.get(column.name) is None:
             raise ValueError(f"{table.name}: column {column.name} is missing")
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, type=kind)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which hostile code can print and JSON can carry, is data too: kept as a question mark.
+        return pa.array([_utf8(value) for value in values], type=kind)
+
+
+def _utf8(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_utf8(one) for one in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _sorted(content: pa.Table, table: Table) -> pa.Table:

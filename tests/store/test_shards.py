@@ -57,6 +57,13 @@ def test_runs_are_compared_without_timing_and_placement(small_run):
     assert to_bytes(comparable(other, "rounds")) != digest
 
 
+def test_half_a_surrogate_pair_does_not_lose_the_shard(small_run):
+    rows = read_rows(small_run.trajectories(1), "trajectories")
+    write_rows(small_run.trajectories(1), "trajectories", [{**rows[0], "steps": ["a\ud800b"], "answer": "\udfff"}])
+    (row,) = read_rows(small_run.trajectories(1), "trajectories")
+    assert (row["steps"], row["answer"]) == (["a?b"], "?")
+
+
 def test_the_file_carries_its_column_sentences(tmp_path):
     write_rows(str(tmp_path / "a.parquet"), "problems", rows(1))
     field = pq.read_schema(tmp_path / "a.parquet").field("answer")
