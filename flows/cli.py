@@ -16,9 +16,10 @@ import typer
 # Before Prefect is loaded: nothing calls home, and the terminal belongs to the progress bars.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 from flows.console import console, errors, print_rows
 from flows.recipe import load_recipe
@@ -126,12 +127,15 @@ def report(run: Annotated[str | None, typer.Argument(help="The run's folder.")] 
     console.print(write_report(root))
 
 
-@app.command()
-def sql(query: str, run: OfRun = None) -> None:
+@app.command(context_settings={"ignore_unknown_options": True})  # SQL may start with a comment, --
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL, or the name of a shipped question.")], run: OfRun = None
+) -> None:
     """Ask a run's tables: problems, nodes, trajectories, sft, pairs, evaluations, rounds."""
-    from store.catalog import query as ask
+    from store import catalog, queries
 
-    print_rows(ask(find_run(run), query).to_dicts())
+    statement = queries.text(query) if query in queries.names() else query
+    print_rows(catalog.query(find_run(run), statement).to_dicts())
 
 
 @app.command()

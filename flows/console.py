@@ -39,8 +39,8 @@ def watching(num_rounds: int) -> Iterator[None]:
             if key not in ids:
                 label = f"round {move.round}/{num_rounds}  {move.stage:<14}"
                 ids[key] = bars.add_task(label, total=move.total, note="")
-            bars.update(ids[key], completed=move.done, total=move.total, note=move.note)
-            if move.done >= move.total and not console.is_terminal:
+            bars.update(ids[key], completed=move.done, total=move.total or None, note=move.note)
+            if move.total and move.done == move.total and not console.is_terminal:
                 console.print(f"round {move.round}/{num_rounds}  {move.stage}: {move.done} of {move.total} {move.note}")
 
         with listening(show):

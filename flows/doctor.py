@@ -117,7 +117,7 @@ def object_store() -> Finding:
 
 
 def base_model() -> Finding:
-    place = Path(__file__).parent.parent / "models" / "base"
+    place = Path(__file__).parent.parent / "models" / "tiny-base"
     if (place / "model.safetensors").exists():
         return Finding("tiny base model", "present")
     return Finding("tiny base model", f"none in {place}", "`make tiny-base` builds it (up to an hour)")

@@ -87,7 +87,7 @@ def search_models(recipe: Recipe, root: str, round: int) -> Models:
         "previous": run.models(round - 1, "policy"),
     }
     ppm = run.models(round - 1, "ppm") if spec.scorer == "previous" else None
-    return models(recipe, policies[spec.policy], ppm, spec.temperature, few_shot=spec.policy == "bootstrap")
+    return models(recipe, policies[spec.policy], ppm, spec.temperature)
 
 
 def trained_models(recipe: Recipe, root: str, round: int) -> Models:
@@ -99,15 +99,14 @@ def trained_models(recipe: Recipe, root: str, round: int) -> Models:
     return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature)
 
 
-def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, *, few_shot: bool = False) -> Models:
+def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float) -> Models:
     return Models(
         policy=policy if policy == RULES else find_checkpoint(policy),
         ppm=ppm,
         temperature=temperature,
         max_new_tokens=recipe.model.max_new_tokens,
         max_batch=recipe.model.max_batch,
-        device=recipe.model.device,
-        few_shot=few_shot and policy != RULES,
+        device="" if recipe.model.device == "auto" else recipe.model.device,
         seed=recipe.run.seed,
     )
 

@@ -66,7 +66,7 @@ class ProblemsSection(Section):
 class ModelSection(Section):
     """The models that are neither searched for nor trained here."""
 
-    base: str = "models/base"  # checkpoint directory or Hugging Face name
+    base: str = "models/tiny-base"  # checkpoint directory or Hugging Face name
     bootstrap: str = "rules"  # `rules`: the built-in writer of steps; else a checkpoint or Hugging Face name
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_new_tokens: Count = 2048

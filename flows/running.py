@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+from flows import plans
 from flows.console import console, watching
 from flows.evolution import evolution
 from flows.recipe import Recipe
@@ -15,6 +16,7 @@ from report.tables import final_tables
 def evolve_here(recipe: Recipe, root: str) -> None:
     """Run the flow in this process, against PREFECT_API_URL's server or a temporary one."""
     start = time.monotonic()
+    plans.base_model(recipe)  # a missing one is better told before the search than after it
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}")
     with watching(len(recipe.rounds)):

@@ -187,6 +187,8 @@ PAIRS = Table(
         Column("chosen", STRING, "The rendered better step or trajectory."),
         Column("rejected", STRING, "The rendered worse one."),
         Column("margin", FLOAT, "Q of the chosen less Q of the rejected; positive."),
+        Column("chosen_q", FLOAT, "Q of the chosen; mean Q of a trajectory.", nullable=True),
+        Column("rejected_q", FLOAT, "Q of the rejected; mean Q of a trajectory.", nullable=True),
         Column("edit_distance", INT, "Characters to change to make one the other."),
         Column("chosen_node", STRING, "Node of the better one, as TREE:ID."),
         Column("rejected_node", STRING, "Node of the worse one, as TREE:ID."),
@@ -202,7 +204,9 @@ EVALUATIONS = Table(
     (
         _RUN,
         _ROUND,
-        Column("metric", STRING, "What was measured: pass@1, system, majority, best_of_n, ppm_pairs."),
+        Column(
+            "metric", STRING, "pass@1, majority, best_of_n, system, system_majority, system_weighted, or ppm_pairs."
+        ),
         Column("num_trajectories", INT, "Trajectories the answer was made from; 1 for pass@1."),
         _PROBLEM,
         Column("sample", INT, "Which attempt, or pair, of the problem, from 0."),
@@ -225,7 +229,7 @@ ROUNDS = Table(
     (
         _RUN,
         _ROUND,
-        Column("phase", STRING, "Part of the round: synthesis, search, extraction, sft, ppm, evaluation."),
+        Column("phase", STRING, "Part of the round: synthesis, search, extraction, pairs, sft, ppm, evaluation."),
         Column("seconds", FLOAT, "Wall time.", timing=True),
         Column("num_tokens", INT, "Tokens generated, or trained on."),
         Column("peak_memory_bytes", INT, "Peak resident memory.", timing=True),

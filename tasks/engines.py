@@ -27,8 +27,7 @@ class Models:
     temperature: float = 1.0
     max_new_tokens: int = 2048
     max_batch: int = 64
-    device: str = "auto"
-    few_shot: bool = False  # a bootstrap model has not been fine-tuned on the step format
+    device: str = ""  # empty: a GPU where there is one
     seed: int = 0  # of the rule-based policy
 
     def sampled(self, temperature: float) -> Self:
@@ -140,9 +139,8 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
 
 @asynccontextmanager
 async def opened_sandbox(sandbox: Sandbox) -> AsyncIterator[Executor]:
-    from sandbox.providers import open_sandbox
-
     from sandbox.limits import Limits
+    from sandbox.providers import open_sandbox
 
     limits = Limits(seconds=sandbox.time_limit_seconds, memory_bytes=sandbox.memory_limit_mb * 2**20)
     async with open_sandbox(sandbox.provider, limits=limits) as executor:

@@ -52,6 +52,8 @@ def pair_row(one: Searched, pair: Pair, **columns: Any) -> dict[str, Any]:
         "chosen": chosen,
         "rejected": rejected,
         "margin": pair.margin,
+        "chosen_q": pair.chosen_q,
+        "rejected_q": pair.rejected_q,
         "edit_distance": edit_distance(chosen, rejected),
         "chosen_node": one.refs[pair.chosen_id],
         "rejected_node": one.refs[pair.rejected_id],

@@ -93,10 +93,13 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
     """Run a training process; what it was given and what it said stays beside its checkpoint."""
     data = f"{job.out}.data.parquet"
     with Phase(run, round, job.phase, recipe=recipe) as measured:
-        shards.write_rows(data, job.table, job.rows)
+        content = shards.to_arrow(job.table, job.rows)
+        if job.table == "pairs":
+            content = content.append_column("group", content["group_id"])  # the trainer's word
+        files.write_bytes(data, shards.to_bytes(content))
         config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
         files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
-        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 1))
+        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 0))
         measured.num_tokens = trained_tokens(job.out)
         measured.counts = {"examples": len(job.rows), "steps": steps}
     return measured.counts
@@ -133,7 +136,6 @@ async def run_trainer(module: str, config: str, log: str, stage: Stage) -> int:
         raise TrainingError(
             f"{module} ended with {code}: {last.get('error', 'no reason given')} (its whole log: {log})"
         )
-    await stage.reach(stage.total)
     return int(last.get("of", 0))
 
 
