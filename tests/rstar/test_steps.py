@@ -94,7 +94,7 @@ def test_a_program_that_prints_markers_does_not_move_the_mask():
 def test_only_what_the_sandbox_wrote_is_masked():
     text = FIRST + RENDERED + ANSWER
     assert [text[start:end] for start, end in steps.output_spans(text)] == ["\n<output>46<end_of_output>"]
-    assert steps.output_spans("print('<output>')<end_of_step>") == []
+    assert steps.output_spans("print('<output>1<end_of_output>')\n<end_of_step>") == []
 
 
 def test_a_response_is_split_into_its_rendered_steps():

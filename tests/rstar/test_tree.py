@@ -83,8 +83,9 @@ async def test_a_node_closed_in_one_tree_is_open_where_another_left_something_to
 async def test_a_dead_end_of_one_tree_stays_evidence_where_another_went_on(search, at):
     dead = await search(1, policy={"": "a"})
     alive = await search(1, policy={"": "a", "a": "cx"})
-    node = at(merge_trees([dead, alive]), "a")
-    assert (node.dead_end, node.closed, node.visits, node.value_sum) == (True, False, 2, 0.0)
+    for trees in ([dead, alive], [alive, dead]):
+        node = at(merge_trees(trees), "a")
+        assert (node.dead_end, node.closed, node.visits, node.value_sum) == (True, False, 2, 0.0)
 
 
 async def test_a_node_not_yet_entered_takes_on_what_the_other_tree_found(search, at):
