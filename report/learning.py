@@ -70,7 +70,7 @@ def systems(ask: Ask) -> Section:
     title = "Policy, majority and system"
     lead = (
         "System 1 (the policy alone), majority voting, and System 2 (search with the PPM) on the held-out problems, "
-        "with the tokens each spends on a problem."
+        "with the tokens each spends on a problem. A majority of the system votes over its own trajectories."
     )
     frame = ask("accuracy").filter(pl.col("metric") != "pass@1")
     if frame.is_empty():
@@ -102,7 +102,14 @@ def systems(ask: Ask) -> Section:
     return Section("system", title, lead, header, tuple(rows), (chart,), note, num_text_columns=2)
 
 
-METRICS = {"pass@1": "policy", "majority": "majority", "best_of_n": "best of n", "system": "system"}
+METRICS = {
+    "pass@1": "policy",
+    "majority": "majority",
+    "best_of_n": "best of n",
+    "system": "system",
+    "system_majority": "system, majority",
+    "system_weighted": "system, weighted majority",
+}
 
 
 def ppm_pairs(ask: Ask) -> Section:
