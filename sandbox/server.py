@@ -190,6 +190,9 @@ def _become_root(channel: socket.socket, folder: Path, modules: list[str], work:
     for name in modules:
         with suppress(ImportError):
             importlib.import_module(name)
+    if "sympy" in sys.modules:  # a first solve imports and caches what every later one uses
+        x = sys.modules["sympy"].Symbol("x")
+        sys.modules["sympy"].solve(x**2 - 5 * x + 6, x)
     random.seed(0)  # so that a run is the same run tomorrow
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
@@ -220,3 +223,4 @@ def main() -> None:
         report = getattr(server, request.pop("op"))(request)
         if report is not None:
             print(json.dumps(report), file=reports, flush=True)
+    shutil.rmtree(work, ignore_errors=True)  # the other side is gone, and may not have said so

@@ -73,6 +73,34 @@ async def test_no_process_outlives_its_server(namespaces: bool) -> None:
     assert not psutil.Process().children(recursive=True)
 
 
+STEPS = [
+    "# Tom has 34\ntom = 34\ntom",
+    "tom = tom / 0\n",
+    "print(tom, tom / 3, f'{tom:.2f}')",
+    "x = ann",
+    "a, b = 1, (2, 'three')\nb",
+    "from fractions import Fraction\nFraction(tom, 8)",
+    "print(tom)\n\ntom + 'x'",
+    "tom **= 2\ntom % 100",
+    "Fraction(1, 0)",
+    "print()\ntom",
+]
+
+
+async def test_the_fast_path_tells_the_same_as_a_fork() -> None:
+    told = []
+    for fast_path in (True, False):
+        async with LocalSandbox(limits=LIMITS, num_workers=1, fast_path=fast_path) as sandbox:
+            checkpoint, executions = None, []
+            for step in STEPS:
+                execution = await sandbox.run(checkpoint, step)
+                checkpoint = execution.checkpoint or checkpoint
+                executions.append((execution.verdict, execution.output, execution.error))
+            told.append(executions)
+            assert sandbox.metrics()["fast_path_share"] == fast_path
+    assert told[0] == told[1]
+
+
 async def test_servers_start_only_when_there_is_work_for_them() -> None:
     async with LocalSandbox(limits=LIMITS, num_workers=4) as sandbox:
         for _ in range(5):
