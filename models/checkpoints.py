@@ -1,0 +1,53 @@
+"""Loading checkpoints: each failure is one line that says which directory and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rstar.protocols import UserError
+from rstar.steps import STOP_STRINGS
+
+
+def load_tokenizer(checkpoint: str | Path) -> Any:
+    """The tokenizer of a checkpoint, padding on the left."""
+    tokenizer = _load(AutoTokenizer, checkpoint)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(checkpoint: str | Path, *, device: str = "") -> Any:
+    """A causal language model: float32 on the CPU, bfloat16 on a GPU."""
+    device = device or default_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return _load(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def single_token_markers(tokenizer: Any) -> bool:
+    """Whether each stop marker is one token, so that generation can stop on ids."""
+    return all(len(tokenizer.encode(marker, add_special_tokens=False)) == 1 for marker in STOP_STRINGS)
+
+
+def _load(factory: Any, checkpoint: str | Path, **options: Any) -> Any:
+    path = Path(checkpoint)
+    looks_local = path.is_absolute() or str(checkpoint).startswith(".") or path.exists()
+    if looks_local and not (path / "config.json").is_file():
+        raise UserError(
+            f"{path}: no checkpoint here (config.json is missing); train it first or name another in the recipe"
+        )
+    try:
+        return factory.from_pretrained(str(checkpoint), **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{checkpoint}: the checkpoint cannot be loaded ({reason}); restore it or train it again"
+        ) from error

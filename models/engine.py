@@ -1,0 +1,164 @@
+"""The policy in process: a transformers model that answers the requests of all trees in flight in batches.
+
+Section 3.2, step 1: n candidates for the next step, one request a node. The prompt of a node is computed once and its
+KV cache repeated for the siblings. Generation stops at the end of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+
+from models.batching import Batcher
+from models.checkpoints import default_device, load_policy, load_tokenizer
+from models.sampling import SeededSampler, noise
+from rstar.prompts import render_prompt
+from rstar.protocols import PolicyError, Proposal
+from rstar.steps import STOP_STRINGS
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    ids: list[int]
+    num_candidates: int
+    seed: int
+
+
+class TransformersPolicy:
+    """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
+
+    Equal seeds give equal steps, up to the last bits that the shape of a batch moves. `temperature=0` is greedy.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = 2048,
+        max_context: int = 4096,
+        max_batch: int = 256,
+        device: str = "",
+    ) -> None:
+        self._device = device or default_device()
+        self._tokenizer = load_tokenizer(checkpoint)
+        self._model = load_policy(checkpoint, device=self._device).eval()
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
+        self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
+        self._stop_ids = self._markers()
+        self._batcher = Batcher(self._generate, max_size=max_batch)
+        self._num_prompt_tokens = self._num_generated_tokens = self._num_requests = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._batcher.close()
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
+        text = render_prompt(question) + "".join(prefix)
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) >= self._max_context:
+            return [Proposal("", prompt_tokens=len(ids))] * num_candidates
+        return await self._batcher.ask(_Request(ids, num_candidates, seed), size=num_candidates)
+
+    def metrics(self) -> dict[str, float]:
+        """Requests, tokens read and written, batches, and seconds in which the model was busy."""
+        return {
+            "num_requests": self._num_requests,
+            "num_prompt_tokens": self._num_prompt_tokens,
+            "num_generated_tokens": self._num_generated_tokens,
+            "num_batches": self._batcher.num_batches,
+            "busy_seconds": self._batcher.busy_seconds,
+        }
+
+    def _markers(self) -> list[int]:
+        """Ids that end a step; empty where the tokenizer spreads a marker over several tokens."""
+        ids = [self._tokenizer.encode(marker, add_special_tokens=False) for marker in STOP_STRINGS]
+        return [one[0] for one in ids] if all(len(one) == 1 for one in ids) else []
+
+    def _generate(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        try:
+            return self._generate_batch(requests)
+        except (RuntimeError, ValueError) as error:  # out of memory, a lost device
+            raise PolicyError(f"the policy's engine failed on {len(requests)} requests: {error}") from error
+
+    @torch.inference_mode()
+    def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        copies = torch.tensor([request.num_candidates for request in requests])
+        ids, mask, cache = self._prefill(requests)
+        ids, mask = ids.repeat_interleave(copies.to(ids.device), 0), mask.repeat_interleave(copies.to(mask.device), 0)
+        cache.reorder_cache(torch.arange(len(requests)).repeat_interleave(copies).to(self._device))
+        longest = max(len(request.ids) for request in requests)
+        room = max(1, min(self._max_new_tokens, self._max_context - longest))
+        uniforms = [noise(request.seed, request.num_candidates, room) for request in requests]
+        end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
+        sampler = SeededSampler(
+            torch.cat([torch.from_numpy(u) for u in uniforms]).numpy(), self._temperature, longest, end_ids
+        )
+        config = GenerationConfig(
+            max_new_tokens=room,
+            do_sample=False,
+            eos_token_id=end_ids,
+            pad_token_id=self._tokenizer.pad_token_id,
+            stop_strings=None if self._stop_ids else list(STOP_STRINGS),
+        )
+        output = self._model.generate(
+            ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([sampler]),
+            tokenizer=self._tokenizer,
+        )
+        return self._proposals(requests, output[:, longest:].tolist(), sampler.logprobs.tolist())
+
+    def _prefill(self, requests: Sequence[_Request]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+        """Compute each distinct prompt once, all but its last token; prompts are padded on the left."""
+        batch = self._tokenizer.pad({"input_ids": [request.ids for request in requests]}, return_tensors="pt").to(
+            self._device
+        )
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        cache = DynamicCache(config=self._model.config)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        self._model.base_model(
+            ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return ids, mask, cache
+
+    def _proposals(
+        self, requests: Sequence[_Request], rows: list[list[int]], logprobs: list[float]
+    ) -> list[list[Proposal]]:
+        answers, at = [], 0
+        for request in requests:
+            texts = rows[at : at + request.num_candidates]
+            answers.append(
+                [self._proposal(row, lp, len(request.ids)) for row, lp in zip(texts, logprobs[at:], strict=False)]
+            )
+            at += request.num_candidates
+            self._num_requests += 1
+            self._num_prompt_tokens += len(request.ids)
+            self._num_generated_tokens += sum(proposal.num_tokens for proposal in answers[-1])
+        return answers
+
+    def _proposal(self, row: list[int], logprob: float, prompt_tokens: int) -> Proposal:
+        """Cut a row at its end marker; end of text and padding are not part of the step."""
+        blank = {self._tokenizer.pad_token_id, self._tokenizer.eos_token_id}
+        end = next((i + 1 for i, token in enumerate(row) if token in self._stop_ids), None)
+        ids = row[:end] if end else [token for token in row if token not in blank]
+        text = self._tokenizer.decode(ids, skip_special_tokens=False)
+        stops = [text.find(marker) + len(marker) for marker in STOP_STRINGS if marker in text]
+        return Proposal(text[: min(stops)] if stops else text, len(ids), logprob, prompt_tokens)

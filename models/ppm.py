@@ -1,0 +1,63 @@
+"""The process preference model: a policy's transformer with a scalar head, linear then tanh.
+
+Section 3.3. The checkpoint is a `...ForSequenceClassification` with one label, so that any server can load it, and its
+configuration says `"rstar_head": "tanh"`. The tanh is applied here and nowhere else: in training and in inference alike
+a score is `tanh(logit at the last token)`, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from models.checkpoints import _load, default_device
+from rstar.protocols import UserError
+
+HEAD = "tanh"
+
+
+def from_policy(checkpoint: str | Path, *, pad_token_id: int) -> Any:
+    """A PPM with the weights of a policy and a fresh head: where every round's PPM starts."""
+    config = _load(AutoConfig, checkpoint)
+    config.num_labels, config.rstar_head, config.pad_token_id = 1, HEAD, pad_token_id
+    model = _load(AutoModelForSequenceClassification, checkpoint, config=config, dtype=torch.float32)
+    torch.nn.init.zeros_(model.score.weight)  # every score starts at 0
+    return model.to(default_device())
+
+
+def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
+    """Load a trained PPM; a checkpoint without the tanh head is a UserError."""
+    config = _load(AutoConfig, checkpoint)
+    if getattr(config, "rstar_head", None) != HEAD:
+        raise UserError(
+            f'{checkpoint}: not a PPM checkpoint (its config.json has no "rstar_head": "{HEAD}"); '
+            "train one with `python -m models.train_ppm`, or name the ppm directory of a round"
+        )
+    device = device or default_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return _load(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
+
+
+def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Scores in [-1, 1], shape (batch,), of the last tokens' hidden states, shape (batch, hidden)."""
+    return torch.tanh(model.score(hidden)[:, 0].float())
+
+
+def scores(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Scores in [-1, 1], shape (batch,), of right-padded sequences, shape (batch, length)."""
+    hidden = model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
+    last = attention_mask.sum(-1) - 1
+    return head(model, hidden[torch.arange(len(hidden), device=hidden.device), last])
+
+
+def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
+    """Mean over groups of −1/(P·M) Σ log σ(r⁺ − r⁻), Equation 4; a group lists its (positive, negative) rows."""
+    losses = []
+    for pairs in groups:
+        positive, negative = torch.tensor(pairs, device=values.device).T
+        losses.append(-torch.nn.functional.logsigmoid(values[positive] - values[negative]).mean())
+    return torch.stack(losses).mean()

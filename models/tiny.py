@@ -1,0 +1,61 @@
+"""The tiny policy: a Qwen2 configuration of about one million parameters, and its tokenizer.
+
+head_dim is 32 so that vLLM can serve the same checkpoint. Numbers below 1000 and the step markers are single tokens.
+"""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from models.tiny_text import vocabulary_text
+from rstar.steps import MARKERS
+
+PAD, EOS, USER, ASSISTANT = "<pad>", "<eos>", "<|user|>", "<|assistant|>"
+CONTEXT = 1024
+
+
+def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
+    """Train the byte-level BPE tokenizer; it can encode any text, and the base's words and numbers in one token each."""
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r"\d{1,3}| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, EOS, USER, ASSISTANT, *MARKERS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(vocabulary_text(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        additional_special_tokens=[USER, ASSISTANT, *MARKERS],
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A freshly initialised tiny policy for this tokenizer."""
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            intermediate_size=384,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )

@@ -1,0 +1,116 @@
+"""Supervised fine-tuning of the policy on chosen trajectories, in a process of its own.
+
+Section 3.4 and Appendix A.2; TRL's SFTTrainer. The prompt and every `<output>` are masked: the policy is not taught to
+write what the sandbox prints. The policy is always trained from the base again.
+
+    python -m models.train_sft --config sft.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from models import training
+from models.checkpoints import load_policy, load_tokenizer
+from models.training import TrainingConfig
+from rstar.prompts import render_prompt
+from rstar.protocols import UserError
+from rstar.steps import output_spans
+
+IGNORE = -100
+
+
+def tokenize(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
+    """Ids of prompt + response + end of text, and labels that leave out the prompt and the sandbox's outputs."""
+    text = prompt + response
+    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in output_spans(response))]
+    labels = [
+        IGNORE if any(low <= start and end <= high for low, high in masked) else token
+        for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+    return {"input_ids": [*encoded["input_ids"], tokenizer.eos_token_id], "labels": [*labels, tokenizer.eos_token_id]}
+
+
+def train(
+    config: TrainingConfig, examples: Iterable[tuple[str, str]], *, model: Any = None, tokenizer: Any = None
+) -> None:
+    """Fine-tune `config.base` (or `model`) on (prompt, response) pairs and write the checkpoint `config.out`."""
+    from datasets import Dataset
+    from transformers import Trainer
+    from trl import SFTConfig, SFTTrainer
+
+    class PlainSFTTrainer(SFTTrainer):
+        """TRL's loss also computes entropy and accuracy, a third of a tiny model's time; the model's own loss is equal."""
+
+        compute_loss = Trainer.compute_loss
+
+    training.start(config)
+    tokenizer = tokenizer or load_tokenizer(config.base)
+    model = model or load_policy(config.base)
+    rows = [tokenize(tokenizer, prompt, response) for prompt, response in examples]
+    kept = [row for row in rows if len(row["input_ids"]) <= config.max_length]
+    if not kept:
+        raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")
+    num_tokens = sum(len(row["input_ids"]) for row in kept)
+    arguments = SFTConfig(
+        output_dir=config.out + ".trainer",
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        adam_beta2=config.adam_beta2,
+        max_length=config.max_length,
+        packing=True,
+        packing_strategy="bfd",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=max(1, config.batch_tokens // config.max_length),
+        seed=config.seed,
+        save_strategy="no",
+        logging_steps=5,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=model.device.type == "cpu",
+        dataloader_num_workers=0,
+    )
+    trainer = PlainSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(kept),
+        processing_class=tokenizer,
+        callbacks=[training.Progress()],
+    )
+    began = time.monotonic()
+    result = trainer.train()
+    seconds = time.monotonic() - began
+    figures = {
+        "num_examples": len(kept),
+        "num_dropped": len(rows) - len(kept),
+        "num_tokens": int(num_tokens * config.epochs),
+        "seconds": round(seconds, 2),
+        "loss": result.training_loss,
+    }
+    training.save_checkpoint(trainer.model, tokenizer, config, figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    config = TrainingConfig.load(parser.parse_args().config)
+    try:
+        import polars as pl
+
+        table = pl.read_parquet(config.data)
+        train(config, [(render_prompt(q), r) for q, r in table.select("question", "response").iter_rows()])
+    except Exception as error:
+        training.fail(error)
+
+
+if __name__ == "__main__":
+    main()

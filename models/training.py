@@ -1,0 +1,107 @@
+"""What the training processes share: their configuration, progress lines, seeds and the manifest of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from rstar.protocols import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """One training run. Defaults are the paper's where it gives them (Section 4.1, Appendix A.2)."""
+
+    data: str  # Parquet file
+    base: str  # checkpoint directory or Hugging Face name
+    out: str  # checkpoint directory to write
+    learning_rate: float = 7e-6
+    schedule: str = "linear"
+    warmup_ratio: float = 0.0
+    epochs: float = 2
+    batch_tokens: int = 128 * 4096  # the paper: 128 sequences of 4096 tokens
+    max_length: int = 4096
+    weight_decay: float = 0.0
+    adam_beta2: float = 0.999
+    group_batch: int = 512  # pairs in a batch (PPM only)
+    loss: str = "ppm"  # ppm | pqm | orm
+    shuffle_labels: bool = False  # the control: PPM targets dealt out at random
+    seed: int = 0
+    threads: int = 0  # 0: as many as there are
+    extra: dict[str, Any] = field(default_factory=dict)  # what the caller wants in the manifest
+
+    @classmethod
+    def load(cls, path: str) -> TrainingConfig:
+        raw = json.loads(Path(path).read_text())
+        known = {f.name for f in fields(cls)}
+        if unknown := set(raw) - known:
+            raise UserError(f"{path}: unknown training key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(known))}")
+        return cls(**raw)
+
+
+def start(config: TrainingConfig) -> None:
+    """Seed every generator and set the threads."""
+    from transformers import set_seed
+
+    set_seed(config.seed)
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+
+
+class Progress(TrainerCallback):
+    """Prints one JSON line a logging step: {"step", "of", "loss"}; the parent process draws it."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        print(json.dumps({"step": state.global_step, "of": state.max_steps, "loss": loss}), flush=True)
+
+
+def save_checkpoint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig, figures: dict[str, Any]
+) -> None:
+    """Write a Hugging Face checkpoint and its manifest under another name, then rename: all there or not there."""
+    out = Path(config.out)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    manifest = {"fingerprint": fingerprint(part), "training": asdict(config), "figures": figures}
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """A hash of a checkpoint's weights: which model wrote a step."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fail(error: Exception) -> None:
+    """End a training process with one line for the parent."""
+    print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
+    sys.exit(2 if isinstance(error, UserError) else 1)

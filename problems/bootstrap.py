@@ -1,0 +1,128 @@
+"""The rule-based writer of code-augmented steps that bootstraps round 1 on the built-in families.
+
+Stands in for the paper's 236B model (Section 3.4, round 1: DeepSeek-Coder-V2-Instruct): it reads a question sentence by
+sentence, and makes human kinds of mistakes at the rates below. Two sources: a sentence that it *misreads* it gets wrong
+nearly every time it sees it (so some problems stay out of reach however often one samples), and *slips* strike anew at
+each sample, more often once something has gone wrong. The rates are tuned so that round 1 covers about as much of
+each level as the paper's Table 2 says (97 / 67 / 21 %).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from problems.families import PlanStep, read_story, write_answer, write_step
+from problems.sentences import Event, read
+from rstar import steps as fmt
+from rstar.protocols import Proposal, UserError
+
+MISREAD = {"plain": 0.01, "hard": 0.2, "reversed": 0.24}
+HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "rate", "fold", "more", "less", "give", "pool"})
+SLIP = 0.08
+SLIP_AFTER_ERROR = 0.25
+MISREAD_PERSISTS = 0.98
+MISTAKES = ("operation", "number", "skip", "distractor", "crash")
+WEIGHTS = (35, 25, 20, 10, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapPolicy:
+    """A Policy for problems of the built-in families; any other question is a UserError."""
+
+    seed: int = 0
+    misread: dict[str, float] = field(default_factory=lambda: dict(MISREAD))
+    slip: float = SLIP
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        """Write candidates; tokens are counted as words, for want of a tokenizer."""
+        if prefix and fmt.kind_of(prefix[-1]) is fmt.StepKind.LAST_CODE:
+            _, _, output = prefix[-1].partition(fmt.OUTPUT)
+            texts = [write_answer(output.removesuffix(fmt.END_OF_OUTPUT))] * num_candidates
+        else:
+            texts = [self._write(question, prefix, random.Random(f"{seed}-{i}")) for i in range(num_candidates)]
+        return [Proposal(text, num_tokens=len(text.split())) for text in texts]
+
+    def _write(self, question: str, prefix: Sequence[str], rng: random.Random) -> str:
+        story = read_story(question)
+        if story is None:
+            raise UserError(
+                f"the bootstrap policy only reads the built-in families, not {question[:60]!r}; "
+                "name a Hugging Face model in the recipe for other problems"
+            )
+        plan = story.plan()
+        at = _progress(plan, prefix)
+        step = plan[at]
+        erred = any(_comment(text) not in {p.comment for p in plan} or not _as_planned(plan, text) for text in prefix)
+        mistake = None
+        if self._misreads(question, step) and rng.random() < MISREAD_PERSISTS:
+            mistake = random.Random(f"{self.seed}-{question}-{step.comment}").choices(MISTAKES, WEIGHTS)[0]
+        elif rng.random() < (SLIP_AFTER_ERROR if erred else self.slip):
+            mistake = rng.choices(MISTAKES, WEIGHTS)[0]
+        last = at == len(plan) - 1
+        if mistake == "skip" and not last:
+            step, last = plan[at + 1], at + 1 == len(plan) - 1
+        code = step.code
+        if mistake == "operation":
+            code = _swap_operation(code)
+        elif mistake == "number":
+            code = _swap_number(code, question, rng)
+        elif mistake == "crash":
+            code = code.replace(" = ", " = total_", 1) if " = " in code else code + ")"
+        elif mistake == "distractor" and (side := _side_step(story.events, prefix)) and not last:
+            return write_step(*side, first=not prefix)
+        return write_step(step.comment, code, first=not prefix, last=last)
+
+    def _misreads(self, question: str, step: PlanStep) -> bool:
+        """Whether this writer misreads this sentence of this problem, once and for all."""
+        sentence = step.comment.removeprefix("Undo: ")
+        event = read(sentence)
+        kind = "reversed" if sentence != step.comment else "hard" if event and event.kind in HARD_KINDS else "plain"
+        digest = hashlib.blake2b(f"{self.seed}-{question}-{step.comment}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64 < self.misread[kind]
+
+
+def _comment(text: str) -> str:
+    return next((line[2:] for line in text.splitlines() if line.startswith("# ")), "")
+
+
+def _as_planned(plan: Sequence[PlanStep], text: str) -> bool:
+    code = "\n".join(line for line in fmt.code_of(text).splitlines() if line and not line.startswith("#"))
+    return any(code.strip() == step.code.strip() for step in plan)
+
+
+def _progress(plan: Sequence[PlanStep], prefix: Sequence[str]) -> int:
+    """The planned step that comes after the last one that the prefix restates."""
+    position = {step.comment: i for i, step in enumerate(plan)}
+    done = [position[_comment(text)] for text in prefix if _comment(text) in position]
+    return min(done[-1] + 1, len(plan) - 1) if done else 0
+
+
+def _swap_operation(code: str) -> str:
+    for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
+        if old in code:
+            return code.replace(old, new, 1)
+    return code
+
+
+def _swap_number(code: str, question: str, rng: random.Random) -> str:
+    numbers = [word.strip(".,?") for word in question.split() if word.strip(".,?").isdigit()]
+    words = code.split(" ")
+    places = [i for i, word in enumerate(words) if word.strip("()").isdigit()]
+    if not places:
+        return code
+    at = rng.choice(places)
+    words[at] = rng.choice([n for n in numbers if n != words[at]] or [str(int(words[at].strip("()")) + 1)])
+    return " ".join(words)
+
+
+def _side_step(events: Sequence[Event], prefix: Sequence[str]) -> tuple[str, str] | None:
+    """Work on a sentence that has nothing to do with the question: harmless by itself, but a bad sign."""
+    for event in events:
+        if event.kind == "idle" and not any(event.text in step for step in prefix):
+            return event.text, f"extra = {event.n}"
+    return None

@@ -1,0 +1,210 @@
+"""The sentences of the built-in families: how each is told, and the line of code that carries it out.
+
+A kind of sentence is one operation on the quantities of a story. Each has several wordings; `read` inverts `Event.text`,
+so that a story can be read back from its question alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "Jon", "Lea")
+ITEMS = ("apples", "stamps", "coins", "shells", "cards", "books", "eggs", "pens", "beads", "nuts")
+MASSES = ("kilograms of rice", "liters of milk", "meters of rope", "kilograms of sand")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One operation: its wordings, the code that does it, and, where it has an inverse, the code that undoes it."""
+
+    name: str
+    wordings: tuple[str, ...]
+    code: str
+    undo: str = ""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("start", ("{A} has {n} {item}.", "{A} starts with {n} {item}.", "{A} owns {n} {item}."), "{a} = {n}"),
+        Kind("end", ("In the end {A} has {n} {item}.", "{A} is left with {n} {item}."), "{a} = {n}"),
+        Kind("some", ("{A} has some {item}.", "{A} starts with a number of {item}."), ""),
+        Kind(
+            "gain",
+            ("{A} buys {n} more {item}.", "{A} finds {n} {item}.", "{A} receives {n} {item} from a neighbor."),
+            "{a} = {a} + {n}",
+            "{a} = {a} - {n}",
+        ),
+        Kind(
+            "lose",
+            ("{A} sells {n} {item}.", "{A} loses {n} {item}.", "{A} takes out {n} {item} for the school."),
+            "{a} = {a} - {n}",
+            "{a} = {a} + {n}",
+        ),
+        Kind(
+            "times",
+            ("The {item} of {A} become {n} times as many.", "{A} trades and ends up with {n} times the {item}."),
+            "{a} = {a} * {n}",
+            "{a} = {a} // {n}",
+        ),
+        Kind(
+            "share",
+            ("{A} splits the {item} evenly over {n} bags and keeps one bag.", "{A} keeps one of {n} equal parts."),
+            "{a} = {a} // {n}",
+            "{a} = {a} * {n}",
+        ),
+        Kind(
+            "cut",
+            ("{A} pours out {n} equal portions and keeps one portion.", "{A} keeps an exact part, one in {n}."),
+            "from fractions import Fraction\n{a} = Fraction({a}, {n})",
+        ),
+        Kind(
+            "drop",
+            ("{n} percent of the {item} of {A} are damaged.", "{A} gives away {n} percent of the {item}."),
+            "{a} = {a} - {a} * {n} // 100",
+            "{a} = {a} * 100 // (100 - {n})",
+        ),
+        Kind(
+            "rise",
+            ("The {item} of {A} grow by {n} percent.", "{A} adds another {n} percent of {item}."),
+            "{a} = {a} + {a} * {n} // 100",
+            "{a} = {a} * 100 // (100 + {n})",
+        ),
+        Kind(
+            "rate",
+            ("{A} makes {n} {item} an hour for {m} hours.", "For {m} days {A} collects {n} {item} a day."),
+            "{a} = {a} + {n} * {m}",
+            "{a} = {a} - {n} * {m}",
+        ),
+        Kind(
+            "spend",
+            ("{A} uses up {n} {item} a day for {m} days.", "For {m} weeks {A} donates {n} {item} a week."),
+            "{a} = {a} - {n} * {m}",
+            "{a} = {a} + {n} * {m}",
+        ),
+        Kind(
+            "rest",
+            (
+                "{A} fills boxes of {n} {item} and keeps only the rest.",
+                "{A} ships full crates of {n} and has what is left.",
+            ),
+            "{a} = {a} % {n}",
+        ),
+        Kind(
+            "give",
+            ("{A} gives {n} {item} to {B}.", "{B} gets {n} {item} from {A}."),
+            "{a} = {a} - {n}\n{b} = {b} + {n}",
+        ),
+        Kind(
+            "fold",
+            ("{B} has {n} times as many {item} as {A}.", "For each of the {item} of {A}, {B} has {n}."),
+            "{b} = {a} * {n}",
+        ),
+        Kind(
+            "more",
+            ("{B} has {n} more {item} than {A}.", "{A} has {n} fewer {item} than {B} does."),
+            "{b} = {a} + {n}",
+        ),
+        Kind(
+            "less",
+            ("{B} has {n} fewer {item} than {A}.", "{A} has {n} more {item} than {B} does."),
+            "{b} = {a} - {n}",
+        ),
+        Kind(
+            "pool",
+            ("{B} hands over all {item} to {A}.", "{A} takes everything that {B} has."),
+            "{a} = {a} + {b}\n{b} = 0",
+        ),
+        Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats.", "{A} lives at number {n}."), ""),
+        Kind("ask_now", ("How many {item} does {A} have now?", "What does {A} have at last?"), "print({a})"),
+        Kind("ask_start", ("How many {item} did {A} have at the start?", "What did {A} begin with?"), "print({a})"),
+        Kind(
+            "ask_both",
+            ("How many {item} do {A} and {B} have together?", "What do {A} and {B} own in all?"),
+            "print({a} + {b})",
+        ),
+        Kind(
+            "ask_gap",
+            ("How many more {item} does {A} have than {B}?", "By how many is {A} ahead of {B}?"),
+            "print({a} - {b})",
+        ),
+        Kind(
+            "ask_pair",
+            ("How many {item} does {A} have, and how many {B}?", "What do {A} and {B} have, in this order?"),
+            "print(({a}, {b}))",
+        ),
+    )
+}
+INVERTIBLE = tuple(name for name, kind in KINDS.items() if kind.undo)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One sentence of a story: a kind, a wording and what fills it."""
+
+    kind: str
+    actor: str
+    item: str
+    n: int = 0
+    m: int = 0
+    other: str = ""
+    wording: int = field(default=0, compare=False)
+
+    @property
+    def text(self) -> str:
+        return self._fill(KINDS[self.kind].wordings[self.wording])
+
+    @property
+    def code(self) -> str:
+        return self._fill(KINDS[self.kind].code)
+
+    @property
+    def undo(self) -> str:
+        return self._fill(KINDS[self.kind].undo)
+
+    def _fill(self, template: str) -> str:
+        return template.format(
+            A=self.actor, B=self.other, a=self.actor.lower(), b=self.other.lower(), n=self.n, m=self.m, item=self.item
+        )
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
+    slots = {
+        "A": f"(?P<A>{'|'.join(NAMES)})",
+        "B": f"(?P<B>{'|'.join(NAMES)})",
+        "n": r"(?P<n>\d+)",
+        "m": r"(?P<m>\d+)",
+        "item": f"(?P<item>{'|'.join(ITEMS + MASSES)})",
+    }
+    patterns = []
+    for kind in KINDS.values():
+        for number, wording in enumerate(kind.wordings):
+            parts = re.split(r"\{(\w+)\}", wording)
+            text = "".join(slots[part] if i % 2 else re.escape(part) for i, part in enumerate(parts))
+            patterns.append((kind.name, number, re.compile(text)))
+    return tuple(patterns)
+
+
+def read(sentence: str, item: str = "") -> Event | None:
+    """Return the event that `sentence` tells, or None where it is none of the families' wordings."""
+    for name, number, pattern in _patterns():
+        if match := pattern.fullmatch(sentence):
+            got = match.groupdict()
+            return Event(
+                name,
+                got.get("A", ""),
+                got.get("item", item),
+                n=int(got.get("n", 0)),
+                m=int(got.get("m", 0)),
+                other=got.get("B", ""),
+                wording=number,
+            )
+    return None
+
+
+def sentences(question: str) -> list[str]:
+    """Split a question at its full stops and question marks."""
+    return re.split(r"(?<=[.?]) ", question.strip())
