@@ -137,7 +137,7 @@ class LocalSandbox:
         warm = imports_warm_modules(code) or (parent is not None and parent.warm)
         for attempt in range(self.limits.num_retries + 1):
             server = self._choose(parent, warm)
-            self._counts["hits"] += server.holds(parent, warm=warm)
+            self._counts["hits"] += parent is not None and server.holds(parent, warm=warm)
             try:
                 execution = await server.run(parent, code, key=key, warm=warm)
                 return execution, Checkpoint(key, parent, code, None, warm)
