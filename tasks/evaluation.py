@@ -51,7 +51,7 @@ async def evaluate(
 ) -> dict[str, int]:
     """Examine the models of a round on the test problems; round 0 is the base model."""
     run = Run(root)
-    if (done := finished(run, round, "evaluation")) is not None:
+    if (done := finished(run, round, "evaluation", run.evaluations(round))) is not None:
         return done
     with Phase(run, round, "evaluation", recipe=recipe) as phase:
         problems = list(read_problems(run, "test").problems.values())

@@ -27,7 +27,7 @@ from tasks.trees import Searched, searched
 async def extract_preference_pairs(root: str, round: int, *, recipe: str) -> dict[str, int]:
     """Write the round's preference pairs."""
     run = Run(root)
-    if (done := finished(run, round, "pairs")) is not None:
+    if (done := finished(run, round, "pairs", run.pairs(round))) is not None:
         return done
     with Phase(run, round, "pairs", recipe=recipe) as phase:
         problems = round_problems(run, round).problems

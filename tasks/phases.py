@@ -16,10 +16,10 @@ from store import files, shards
 from store.layout import Run
 
 
-def finished(run: Run, round: int, phase: str) -> dict[str, int] | None:
-    """Return what a finished phase counted, None where it is still to do."""
+def finished(run: Run, round: int, phase: str, *products: str) -> dict[str, int] | None:
+    """Return what a finished phase counted; None where it is still to do, or one of its products was deleted."""
     url = run.rounds(round, phase)
-    if not files.exists(url):
+    if not all(map(files.exists, (url, *products))):
         return None
     counts: dict[str, int] = json.loads(shards.read_rows(url, "rounds")[0]["counts"])
     return counts

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
-from prefect.context import FlowRunContext, TaskRunContext
-
 ARTIFACT_SECONDS = 5.0  # an artifact's update is a request to the server
 
 
@@ -60,6 +57,13 @@ class Stage:
         if time.monotonic() - self._told < ARTIFACT_SECONDS:
             return
         self._told = time.monotonic()
+        await self._tell_server()
+
+    async def _tell_server(self) -> None:
+        # Loaded here, so that the command line starts without Prefect.
+        from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+        from prefect.context import FlowRunContext, TaskRunContext
+
         if TaskRunContext.get() is None and FlowRunContext.get() is None:
             return
         percent = 100.0 * self.done / max(1, self.total)

@@ -46,7 +46,7 @@ async def search_problems(
 ) -> dict[str, float]:
     """Search a shard's problems and write their trees; return counts. A shard that is there is not searched again."""
     run = Run(root)
-    if files.exists(summary_of(run, round, shard)):
+    if files.exists(summary_of(run, round, shard)) and files.exists(run.nodes(round, shard)):
         return shard_counts(run, round, shard)
     problems = shard_problems(run, round, shard, num_shards)
     start = time.monotonic()

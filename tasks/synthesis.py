@@ -35,7 +35,7 @@ async def synthesise(
 ) -> dict[str, int]:  # fmt: skip
     """Write the problems that join the training set in this round."""
     run = Run(root)
-    if (done := finished(run, round, "synthesis")) is not None:
+    if (done := finished(run, round, "synthesis", run.problems(synthetic_name(round)))) is not None:
         return done
     with Phase(run, round, "synthesis", recipe=recipe) as phase:
         made = variations(run, round, num_problems, seed)

@@ -39,7 +39,7 @@ async def train_policy(
 ) -> dict[str, int]:
     """Fine-tune the base model on the SFT sets of `rounds`."""
     run = Run(root)
-    if (done := finished(run, round, "sft")) is not None:
+    if (done := finished(run, round, "sft", manifest(run, round, "policy"))) is not None:
         return done
     rows = {
         (row["question"], row["response"]): row for number in rounds for row in shards.read_rows(run.sft(number), "sft")
@@ -60,7 +60,7 @@ async def train_ppm(
 ) -> dict[str, int]:  # fmt: skip
     """Train the PPM, from the weights of the round's policy, on the clear preference pairs of `rounds`."""
     run = Run(root)
-    if (done := finished(run, round, "ppm")) is not None:
+    if (done := finished(run, round, "ppm", manifest(run, round, "ppm"))) is not None:
         return done
     rows = [
         row
@@ -105,9 +105,14 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
     return measured.counts
 
 
+def manifest(run: Run, round: int, kind: str) -> str:
+    """Name the file that a checkpoint is whole with."""
+    return f"{run.models(round, kind)}/manifest.json"
+
+
 def trained_tokens(checkpoint: str) -> int:
-    manifest = json.loads(files.read_bytes(f"{checkpoint}/manifest.json"))
-    return int(manifest.get("figures", {}).get("num_tokens", 0))
+    figures = json.loads(files.read_bytes(f"{checkpoint}/manifest.json")).get("figures", {})
+    return int(figures.get("num_tokens", 0))
 
 
 async def run_trainer(module: str, config: str, log: str, stage: Stage) -> int:

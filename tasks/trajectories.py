@@ -35,7 +35,7 @@ async def aggregate_q_values(
 ) -> dict[str, int]:
     """Merge trees, write the round's trajectories and its SFT set."""
     run = Run(root)
-    if (done := finished(run, round, "extraction")) is not None:
+    if (done := finished(run, round, "extraction", run.trajectories(round), run.sft(round))) is not None:
         return done
     with Phase(run, round, "extraction", recipe=recipe) as phase:
         asked = round_problems(run, round)

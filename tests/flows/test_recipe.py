@@ -1,0 +1,75 @@
+"""A recipe is read, or its first wrong key is named in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.plans import difference, effort, flat
+from flows.recipe import RECIPES, load_recipe
+from rstar.protocols import UserError
+
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe(name).run.name == name
+
+
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    rounds = load_recipe("paper").rounds
+    assert [(r.num_rollouts, r.num_candidates, r.annotation, r.scorer) for r in rounds] == [
+        (8, 5, "terminal", "none"),
+        (16, 8, "terminal", "none"),
+        (16, 8, "ppm", "previous"),
+        (16, 16, "ppm", "previous"),
+    ]
+    assert effort(load_recipe("paper"), 4).more_rollouts == (16, 64, 128)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rounds.1.num_rolouts=4", ["rounds.1.num_rolouts", "unknown key", "got 4", "did you mean num_rollouts?"]),
+        ("rounds.2.num_rollouts=-4", ["rounds.2.num_rollouts", "got -4", "greater than or equal to 1"]),
+        ("rounds.1.num_rollouts=many", ["rounds.1.num_rollouts", "got 'many'", "integer"]),
+        ("rounds.1.policy=previous", ["rounds.1", "there is none", "'bootstrap'"]),
+        ("rounds.1.annotation=ppm", ["rounds.1", "scorer = 'previous'"]),
+        ("problems.train.gsn=4", ["problems.train.gsn", "'gsm', 'math' or 'olympiad'"]),
+        ("problems.train_file=x.jsonl", ["problems", "train_file", "one of them"]),
+        ("sandbox.provider=podman", ["sandbox.provider", "got 'podman'", "'local'"]),
+        ("synthesis.min_agreeing=30", ["synthesis", "min_agreeing = 30"]),
+        ("sandbx.provider=local", ["sandbx", "unknown key", "did you mean sandbox?"]),
+        ("rounds.9.num_rollouts=4", ["rounds.9.num_rollouts", "no key"]),
+        ("sft", ["expected key=value"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_it_got_and_what_is_allowed(override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe("smoke", [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_recipe_that_is_not_toml_or_not_there_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("rounds = [")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(tmp_path / "bad.toml")
+    with pytest.raises(UserError, match=r"no such file; .* smoke"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_the_hash_names_what_may_change_a_result_and_nothing_else() -> None:
+    recipe = load_recipe("smoke")
+    assert recipe.hash == load_recipe("smoke", ["run.shards=7", "run.workers=3", "run.name=other"]).hash
+    assert recipe.hash != load_recipe("smoke", ["run.seed=1"]).hash
+    assert recipe.hash != load_recipe("smoke", ["rounds.2.num_rollouts=3"]).hash
+
+
+def test_the_difference_of_two_recipes_is_named_by_its_key() -> None:
+    other = load_recipe("smoke", ["rounds.2.num_rollouts=3", "run.shards=9"])
+    assert difference(load_recipe("smoke"), other) == "rounds.2.num_rollouts is 2 there and 3 here"
+    assert flat({"a": {"b": [{"c": 1}]}}) == {"a.b.1.c": 1}

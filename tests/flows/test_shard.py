@@ -1,0 +1,115 @@
+"""A shard is the unit of work and of retry: all there or not there, and the same however the work is cut."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from prefect import flow, runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+from flows import plans
+from flows.recipe import Recipe, load_recipe
+from flows.shard import search_shard
+from rstar.protocols import UserError
+from store import shards
+from store.layout import Run
+from tasks.problems import family_rows, shard_problems
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+BY_LEVEL = {"gsm": 5, "math": 4, "olympiad": 4}
+
+
+def started(root: Path, num_shards: int) -> Recipe:
+    """Start a run of the bootstrap round: its recipe and problems are there, nothing is searched."""
+    recipe = load_recipe("smoke", [f"run.shards={num_shards}", "rounds.1.extra_trees=1"])
+    plans.keep_recipe(recipe, str(root))
+    shards.write_rows(Run(root).problems("train"), "problems", family_rows(BY_LEVEL, seed=3, split="train"))
+    return recipe
+
+
+async def search_all(root: Path, num_shards: int) -> None:
+    for shard in range(num_shards):
+        await search_shard(str(root), 1, shard)
+
+
+def nodes(root: Path) -> bytes:
+    tables = [shards.read_table(url, "nodes") for url in Run(root).shards(1)]
+    return shards.to_bytes(shards.comparable(pa.concat_tables(tables), "nodes"))
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {url: Path(url).stat().st_mtime_ns for url in Run(root).shards(1)}
+
+
+def block(root: Path, shard: int) -> Path:
+    """Put a folder where a shard's file is to be, so that it cannot be written."""
+    obstacle = Path(Run(root).nodes(1, shard))
+    obstacle.mkdir(parents=True)
+    return obstacle
+
+
+def test_every_problem_is_in_one_shard(tmp_path: Path) -> None:
+    started(tmp_path, 7)
+    cut = [shard_problems(Run(tmp_path), 1, shard, 7) for shard in range(7)]
+    assert {len(part) for part in cut} == {1, 2}
+    assert len({problem.id for part in cut for problem in part}) == sum(BY_LEVEL.values())
+
+
+def test_node_tables_are_byte_identical_for_one_and_seven_shards_with_a_failure_in_the_middle(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    started(whole, 1)
+    asyncio.run(search_all(whole, 1))
+
+    started(cut, 7)
+    obstacle = block(cut, 3)
+    with pytest.raises(UserError, match="cannot write"):
+        asyncio.run(search_all(cut, 7))
+    obstacle.rmdir()
+    before = stamps(cut)
+    asyncio.run(search_all(cut, 7))
+
+    assert nodes(cut) == nodes(whole)
+    assert len(before) == 3 and before.items() <= stamps(cut).items()
+
+
+def test_prefects_own_retry_of_a_run_does_only_the_missing_shard(tmp_path: Path) -> None:
+    started(tmp_path, 3)
+    obstacle = block(tmp_path, 2)
+    before: dict[str, int] = {}
+    run_id = ""
+
+    @flow(retries=1, persist_result=True)
+    async def two_attempts() -> None:
+        nonlocal run_id
+        run_id = str(runtime.flow_run.id)
+        if runtime.flow_run.run_count == 2:
+            obstacle.rmdir()
+            before.update(stamps(tmp_path))
+        await search_all(tmp_path, 3)
+
+    async def attempts() -> dict[str, int]:
+        await two_attempts()
+        async with get_client() as client:
+            children = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+            )
+        return {child.name: child.run_count for child in children}
+
+    counts = asyncio.run(attempts())
+    assert counts["round-1-shard-0"] == counts["round-1-shard-1"] == 1
+    assert len(before) == 2 and before.items() <= stamps(tmp_path).items()
+    assert len(Run(tmp_path).shards(1)) == 3
+
+
+def test_another_recipe_in_the_same_folder_is_a_users_mistake(tmp_path: Path) -> None:
+    recipe = started(tmp_path, 2)
+    plans.keep_recipe(recipe, str(tmp_path))
+    with pytest.raises(UserError, match=r"run.seed is 0 there and 5 here"):
+        plans.keep_recipe(load_recipe("smoke", ["run.seed=5", "rounds.1.extra_trees=1"]), str(tmp_path))
+    with pytest.raises(UserError, match=r"run.shards = 2, not 3"):
+        plans.keep_recipe(load_recipe("smoke", ["run.shards=3", "rounds.1.extra_trees=1"]), str(tmp_path))
