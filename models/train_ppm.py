@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from models import ppm, training
@@ -139,7 +140,8 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
             train_sampling_strategy="group_by_length",
             length_column_name="length",
         ),
-        train_dataset=[example | {"length": max(map(len, example["ids"]))} for example in examples],
+        # Only of a Dataset does the sampler read the length column.
+        train_dataset=Dataset.from_list([example | {"length": max(map(len, example["ids"]))} for example in examples]),
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         callbacks=[training.Progress()],
     )

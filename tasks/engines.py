@@ -129,7 +129,7 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
     if models.ppm is None:
         yield None
         return
-    from models.engine import TransformersScorer
+    from models.scorer import TransformersScorer
 
     async with TransformersScorer(
         find_checkpoint(models.ppm), max_batch=models.max_batch, device=models.device
