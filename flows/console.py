@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -32,7 +32,8 @@ def watching(num_rounds: int) -> Iterator[None]:
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
-        ids: dict[tuple[int, str], int] = {}
+        ids: dict[tuple[int, str], TaskID] = {}
+        told: set[tuple[int, str]] = set()
 
         def show(move: Progress) -> None:
             key = (move.round, move.stage)
@@ -40,7 +41,8 @@ def watching(num_rounds: int) -> Iterator[None]:
                 label = f"round {move.round}/{num_rounds}  {move.stage:<14}"
                 ids[key] = bars.add_task(label, total=move.total, note="")
             bars.update(ids[key], completed=move.done, total=move.total or None, note=move.note)
-            if move.total and move.done == move.total and not console.is_terminal:
+            if move.total and move.done == move.total and not console.is_terminal and key not in told:
+                told.add(key)
                 console.print(f"round {move.round}/{num_rounds}  {move.stage}: {move.done} of {move.total} {move.note}")
 
         with listening(show):

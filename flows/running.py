@@ -12,6 +12,8 @@ from flows.evolution import evolution
 from flows.recipe import Recipe
 from report.tables import final_tables
 
+NUM_TABLES = 6  # the report has the others
+
 
 def evolve_here(recipe: Recipe, root: str) -> None:
     """Run the flow in this process, against PREFECT_API_URL's server or a temporary one."""
@@ -21,6 +23,6 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}")
     with watching(len(recipe.rounds)):
         report = asyncio.run(evolution(recipe, place))
-    for table in final_tables(place):
+    for table in final_tables(place)[:NUM_TABLES]:
         console.print(table)
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}")

@@ -1,0 +1,65 @@
+"""The command line: a user's mistake is one line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def rstar(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from flows.cli import main; main()"
+    command = [sys.executable, "-c", code, str(REPOSITORY), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evolve", "nowhere.toml"], ["nowhere.toml", "no such file"]),
+        (["evolve", "smoke", "--set", "rounds.1.num_rolouts=4"], ["rounds.1.num_rolouts", "mean num_rollouts?"]),
+        (["evolve", "smoke", "--set", "model.base=./nowhere"], ["./nowhere", "make tiny-base"]),
+        (["evolve", "smoke", "--out", "s3://bucket/run"], ["s3://bucket/run", "folder"]),
+        (["sql", "SELECT 1"], ["no run in runs/", "rstar demo"]),
+        (["sql", "-- a comment first\nSELECT 1", "--run", "nowhere"], ["run nowhere", "no such folder"]),
+        (["report", "nowhere"], ["run nowhere", "no such folder"]),
+        (["solve", "2 + 2?", "--run", "."], ["recipe.json is missing"]),
+        (["import", "nowhere.jsonl", "--out", "x.parquet"], ["nowhere.jsonl"]),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_line_without_a_traceback(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
+    done = rstar(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("rstar: ")
+    assert [word for word in words if word not in done.stderr] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_import_names_bad_rows_keeps_good_ones_and_stops_where_strict(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    rows = [json.dumps({"question": "What is 20 + 22?", "answer": "20 + 22 = 42\n#### 42"}), "{not json"]
+    file.write_text("\n".join(rows) + "\n")
+    out = tmp_path / "set.parquet"
+
+    strict = rstar("import", str(file), "--out", str(out), "--strict")
+    assert strict.returncode == 2 and f"{file}:2" in strict.stderr
+    assert not out.exists()
+
+    kept = rstar("import", str(file), "--out", str(out))
+    assert kept.returncode == 0, kept.stderr
+    assert f"{file}:2" in kept.stderr
+    assert out.exists()
+
+
+def test_doctor_says_what_is_there_and_what_to_do_about_what_is_not() -> None:
+    done = rstar("doctor")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("Docker", "GPU", "Prefect", "S3", "disk", "memory"))

@@ -1,0 +1,149 @@
+"""The demo's whole path at its smallest size, through the command line, the flows and real training."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.recipe import load_recipe
+from flows.shard import search_shard
+from store import catalog, shards
+from store.layout import Run
+
+REPOSITORY = Path(__file__).parent.parent.parent
+TABLES = ("problems", "nodes", "trajectories", "sft", "pairs", "evaluations", "rounds")
+THREADS = ["--set", "sft.threads=1", "--set", "ppm.threads=1"]
+
+
+def rstar(*arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped tiny base or, where it is not built, one with random weights."""
+    shipped = REPOSITORY / "models" / "tiny-base"
+    if (shipped / "model.safetensors").exists():
+        return str(shipped)
+    from models.tiny import tiny_model, train_tokenizer
+
+    place, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
+    tiny_model(tokenizer).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def finished(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the smoke recipe."""
+    root = tmp_path_factory.mktemp("runs") / "smoke"
+    done = rstar("demo", "--recipe", "smoke", "--out", str(root), "--set", f"model.base={base}", *THREADS)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished: Path) -> None:
+    counts = {table: catalog.query(finished, f"SELECT count(*) AS n FROM {table}")["n"][0] for table in TABLES}
+    assert all(counts.values()), counts
+    phases = catalog.query(finished, "SELECT DISTINCT phase FROM rounds WHERE round = 2")["phase"].to_list()
+    assert sorted(phases) == ["evaluation", "extraction", "pairs", "ppm", "search", "sft", "synthesis"]
+    for round in (1, 2):
+        for kind in ("policy", "ppm"):
+            assert json.loads((finished / f"models/round={round}/{kind}/manifest.json").read_text())["fingerprint"]
+    assert "Coverage" in (finished / "report.md").read_text()
+
+
+def test_every_row_names_the_recipe_it_comes_from(finished: Path, base: str) -> None:
+    hashes = catalog.query(finished, "SELECT DISTINCT recipe FROM nodes UNION SELECT DISTINCT recipe FROM evaluations")
+    overrides = [f"model.base={base}", *THREADS[1::2], "run.seed=0"]
+    assert hashes["recipe"].to_list() == [load_recipe("smoke", overrides).hash]
+
+
+def test_the_second_rounds_nodes_name_the_models_that_made_them(finished: Path) -> None:
+    prints = [
+        json.loads((finished / f"models/round=1/{kind}/manifest.json").read_text())["fingerprint"]
+        for kind in ("policy", "ppm")
+    ]
+    models = catalog.query(finished, "SELECT DISTINCT model FROM nodes WHERE round = 2")["model"].to_list()
+    assert models == ["+".join(prints)]
+
+
+def test_a_pair_leads_back_to_its_nodes(finished: Path) -> None:
+    lost = catalog.query(
+        finished,
+        "SELECT count(*) AS n FROM pairs p WHERE NOT EXISTS (SELECT 1 FROM nodes x WHERE x.round = p.round"
+        " AND x.problem_id = p.problem_id AND x.tree || ':' || x.id = p.chosen_node)",
+    )
+    assert lost["n"][0] == 0
+
+
+def test_the_tiny_model_grows_the_same_trees_again(finished: Path, tmp_path: Path, prefect_server: None) -> None:
+    again = tmp_path / "smoke"
+    shutil.copytree(finished, again)
+    shutil.rmtree(again / "trees" / "round=2")
+    asyncio.run(search_shard(str(again), 2, 0))
+    before, after = (shards.read_table(Run(root).nodes(2, 0), "nodes") for root in (finished, again))
+    assert shards.comparable(after, "nodes").equals(shards.comparable(before, "nodes"))
+
+
+def test_a_finished_run_is_not_done_again_but_a_deleted_product_is(finished: Path, base: str, tmp_path: Path) -> None:
+    again = tmp_path / "smoke"
+    shutil.copytree(finished, again)
+    (again / "pairs" / "round=1.parquet").unlink()
+    before = {path: path.stat().st_mtime_ns for path in again.rglob("*.parquet")}
+    done = rstar("evolve", "smoke", "--out", str(again), "--set", f"model.base={base}", *THREADS)
+    assert done.returncode == 0, done.stderr
+    written = {
+        path.relative_to(again) for path in again.rglob("*.parquet") if before.get(path) != path.stat().st_mtime_ns
+    }
+    assert {str(path) for path in written} == {"pairs/round=1.parquet", "rounds/round=1-pairs.parquet"}
+
+
+def test_solve_prints_an_answer_or_says_that_there_is_none(finished: Path) -> None:
+    done = rstar(
+        "solve",
+        "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?",
+        "--run",
+        str(finished),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "answer" in done.stdout
+
+
+def test_benchmark_examines_policy_and_system_on_a_file(finished: Path, tmp_path: Path) -> None:
+    question = "Ana has {} coins. Ana finds 5 coins. How many coins does Ana have now?"
+    rows = [{"problem": question.format(n), "answer": str(n + 5)} for n in (41, 52)]
+    file = tmp_path / "two.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = rstar("benchmark", str(file), "--run", str(finished))
+    assert done.returncode == 0, done.stderr
+    assert all(metric in done.stdout for metric in ("pass@1", "system", "majority"))
+
+
+def test_ctrl_c_leaves_a_run_and_the_command_that_resumes_it(tmp_path: Path, base: str) -> None:
+    root = tmp_path / "stopped"
+    overrides = ["--set", f"model.base={base}", "--set", "evaluation.base=false", "--set", "rounds.1.num_rollouts=200",
+                 "--set", "problems.train.gsm=400", "--set", "run.shards=8"]  # fmt: skip
+    command = [sys.executable, "-m", "flows.cli", "evolve", "smoke", "--out", str(root), *overrides]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    for _ in range(600):
+        if Run(root).shards(1) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert f"rstar evolve smoke --out {root}" in said and "Traceback" not in said
+    assert Run(root).shards(1) and not list(root.rglob("*.tmp"))
