@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rstar.protocols import UserError
@@ -46,7 +47,7 @@ def _load(factory: Any, checkpoint: str | Path, **options: Any) -> Any:
         )
     try:
         return factory.from_pretrained(str(checkpoint), **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{checkpoint}: the checkpoint cannot be loaded ({reason}); restore it or train it again"

@@ -75,7 +75,7 @@ def train(
         report_to="none",
         disable_tqdm=True,
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
     )

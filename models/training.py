@@ -85,6 +85,7 @@ def save_checkpoint(
     out = Path(config.out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    model.config.use_cache = True  # the trainer switches it off
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     manifest = {"fingerprint": fingerprint(part), "training": asdict(config), "figures": figures}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from models.batching import Batcher
+
+
+async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:
+    gate, batches = threading.Event(), []
+
+    def work(requests: Sequence[int]) -> list[int]:
+        batches.append(list(requests))
+        gate.wait(5)
+        return [request * 10 for request in requests]
+
+    batcher = Batcher(work, max_size=3)
+    tasks = [asyncio.create_task(batcher.ask(0))]
+    while not batches:
+        await asyncio.sleep(0.01)
+    tasks += [asyncio.create_task(batcher.ask(number)) for number in range(1, 6)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40, 50]
+    assert batches == [[0], [1, 2, 3], [4, 5]]
+    await batcher.close()
+
+
+async def test_an_error_reaches_each_request_of_its_batch_and_no_other() -> None:
+    def work(requests: Sequence[int]) -> list[int]:
+        if 1 in requests:
+            raise ValueError("lost")
+        return list(requests)
+
+    batcher = Batcher(work, max_size=2)
+    found = await asyncio.gather(*(batcher.ask(number) for number in (0, 1, 2)), return_exceptions=True)
+    assert [type(one) for one in found] == [ValueError, ValueError, int]
+    await batcher.close()
+
+
+async def test_a_cancelled_request_is_not_computed() -> None:
+    seen: list[int] = []
+
+    def work(requests: Sequence[int]) -> list[int]:
+        seen.extend(requests)
+        return list(requests)
+
+    batcher = Batcher(work, max_size=8)
+    tasks = [asyncio.create_task(batcher.ask(number)) for number in range(2)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    assert await tasks[0] == 0
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    assert seen == [0]
+    await batcher.close()
+
+
+async def test_a_request_larger_than_a_batch_goes_alone() -> None:
+    sizes: list[int] = []
+
+    def work(requests: Sequence[int]) -> list[int]:
+        sizes.append(len(requests))
+        return list(requests)
+
+    batcher = Batcher(work, max_size=4)
+    await asyncio.gather(batcher.ask(1, size=9), batcher.ask(2, size=2), batcher.ask(3, size=2))
+    assert sizes == [1, 2]
+    await batcher.close()

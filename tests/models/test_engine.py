@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoints import load_policy, load_tokenizer
+from models.engine import TransformersPolicy
+from rstar.prompts import render_prompt
+from rstar.protocols import Proposal, UserError
+from rstar.steps import STOP_STRINGS
+
+QUESTIONS = ("Tom has 34 apples.", "Ana owns 7 pens. Ana sells 3 pens. What does Ana have at last?", "Why?")
+PREFIX = ("<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>",)
+
+
+def texts(proposals: list[Proposal]) -> list[str]:
+    return [proposal.text for proposal in proposals]
+
+
+async def ask(checkpoint: Path, order: list[int], *, max_batch: int, **options: object) -> dict[int, list[Proposal]]:
+    async with TransformersPolicy(checkpoint, max_new_tokens=12, max_batch=max_batch, **options) as policy:
+        found = await asyncio.gather(*(policy.propose(QUESTIONS[i], PREFIX, num_candidates=3, seed=i) for i in order))
+    return {i: list(proposals) for i, proposals in zip(order, found, strict=True)}
+
+
+async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy: Path) -> None:
+    together = await ask(small_policy, [0, 1, 2], max_batch=64)
+    alone = await ask(small_policy, [2, 0, 1], max_batch=1)
+    assert {i: texts(found) for i, found in together.items()} == {i: texts(found) for i, found in alone.items()}
+    assert len(set(texts(together[0]))) == 3
+    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+        other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=3, seed=99)
+    assert texts(list(other)) != texts(together[0])
+
+
+async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:
+    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+        few = await policy.propose(QUESTIONS[0], (), num_candidates=2, seed=5)
+        many = await policy.propose(QUESTIONS[0], (), num_candidates=4, seed=5)
+    assert texts(list(many))[:2] == texts(list(few))
+
+
+async def test_greedy_is_the_models_own_likeliest_continuation(small_policy: Path) -> None:
+    async with TransformersPolicy(small_policy, max_new_tokens=6, temperature=0) as policy:
+        [proposal] = await policy.propose(QUESTIONS[1], PREFIX, num_candidates=1, seed=0)
+    model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
+    ids = tokenizer(render_prompt(QUESTIONS[1]) + PREFIX[0], add_special_tokens=False)["input_ids"]
+    start, total = len(ids), 0.0
+    with torch.no_grad():
+        for _ in range(proposal.num_tokens):
+            logprobs = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            ids.append(int(logprobs.argmax()))
+            total += float(logprobs.max())
+    assert proposal.text == tokenizer.decode(ids[start:])
+    assert proposal.logprob == pytest.approx(total, abs=1e-3)
+    assert proposal.prompt_tokens == start
+
+
+async def test_a_step_ends_at_its_first_marker(small_policy: Path) -> None:
+    found = await ask(small_policy, [0, 1, 2], max_batch=64)
+    for proposal in (proposal for proposals in found.values() for proposal in proposals):
+        ends = [proposal.text.find(marker) + len(marker) for marker in STOP_STRINGS if marker in proposal.text]
+        assert not ends or min(ends) == len(proposal.text)
+        assert 0 < proposal.num_tokens <= 12
+
+
+async def test_sampling_follows_the_distribution(small_policy: Path) -> None:
+    model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
+    ids = tokenizer(render_prompt(QUESTIONS[0]), add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    likeliest = int(probabilities.argmax())
+    async with TransformersPolicy(small_policy, max_new_tokens=1, max_batch=4096) as policy:
+        found = await policy.propose(QUESTIONS[0], (), num_candidates=2000, seed=1)
+    text = tokenizer.decode([likeliest])
+    share = sum(proposal.text == text for proposal in found) / len(found)
+    expected = float(probabilities[likeliest])
+    assert share == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 2000) ** 0.5 + 1e-3)
+
+
+async def test_a_prefix_as_long_as_the_context_gets_empty_candidates(small_policy: Path) -> None:
+    async with TransformersPolicy(small_policy, max_new_tokens=4) as policy:
+        found = await policy.propose("word " * 600, (), num_candidates=2, seed=0)
+    assert texts(list(found)) == ["", ""]
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint here \(config.json is missing\)") as caught:
+        TransformersPolicy(tmp_path / "absent")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_checkpoint_is_one_line(small_policy: Path, tmp_path: Path) -> None:
+    for file in small_policy.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="the checkpoint cannot be loaded") as caught:
+        TransformersPolicy(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 64

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from models import ppm, train_ppm
+from models.checkpoints import load_tokenizer
+from models.scorer import TransformersScorer
+from models.train_ppm import read_groups
+from models.training import TrainingConfig
+from rstar.prompts import render_prompt
+from rstar.protocols import UserError
+
+QUESTION = "Tom has 34 apples. Tom sells 3 apples. What does Tom have at last?"
+FIRST = "<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>"
+RIGHT = "\n# Tom sells 3 apples.\ntom = tom - 3\n<end_of_step>"
+WRONG = "\n# Tom sells 3 apples.\ntom = tom + 3\n<end_of_step>"
+
+
+def row(**changes: object) -> dict[str, object]:
+    return {
+        "problem_id": "p", "kind": "step", "group": "g", "question": QUESTION, "prefix": FIRST, "chosen": RIGHT,
+        "rejected": WRONG, "chosen_q": 0.8, "rejected_q": -0.6,
+    } | changes  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(small_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ppm") / "checkpoint"
+    rows = [row(problem_id=f"p{i}", question=f"Tom has {i} apples.") for i in range(16)]
+    config = TrainingConfig(
+        data="rows", base=str(small_policy), out=str(out), learning_rate=3e-3, epochs=8, group_batch=8, max_length=512
+    )
+    train_ppm.train(config, rows)
+    return out
+
+
+def test_the_loss_of_a_group_is_the_mean_over_its_pairs() -> None:
+    values = torch.tensor([0.5, -0.5, 0.1, 0.9])
+
+    def term(a: float, b: float) -> float:
+        return math.log(1 + math.exp(b - a))
+
+    one = (term(0.5, -0.5) + term(0.5, 0.1)) / 2  # P = 1, M = 2
+    two = term(0.9, 0.1)
+    loss = ppm.grouped_pairwise_loss(values, [[(0, 1), (0, 2)], [(3, 2)]])
+    assert float(loss) == pytest.approx((one + two) / 2, abs=1e-6)
+
+
+async def test_training_puts_the_chosen_step_above_the_rejected(trained: Path) -> None:
+    async with TransformersScorer(trained) as scorer:
+        right, wrong = await scorer.score("Tom has 99 apples.", (FIRST,), (RIGHT, WRONG))
+    assert -1 <= wrong < right <= 1
+    assert right - wrong > 0.5
+
+
+async def test_scores_are_the_tanh_of_the_logit_whatever_the_batch(trained: Path) -> None:
+    candidates = (RIGHT, WRONG, "\n# x\n<end_of_step>")
+    async with TransformersScorer(trained) as scorer:
+        together = await scorer.score(QUESTION, (FIRST,), candidates)
+        short = await scorer.score("Why?", (), candidates[:1])
+    model, tokenizer = ppm.load_ppm(trained, device="cpu"), load_tokenizer(trained)
+    for candidate, got in zip(candidates, together, strict=True):
+        ids = tokenizer(render_prompt(QUESTION) + FIRST + candidate, add_special_tokens=False, return_tensors="pt")
+        with torch.no_grad():
+            logit = float(model(**ids).logits[0, 0])
+        assert got == pytest.approx(math.tanh(logit), abs=1e-4)
+    assert len(short) == 1
+
+
+def test_a_checkpoint_without_the_tanh_head_is_refused(small_policy: Path) -> None:
+    with pytest.raises(UserError, match="not a PPM checkpoint"):
+        ppm.load_ppm(small_policy)
+
+
+def test_a_fresh_head_scores_everything_zero(small_policy: Path) -> None:
+    model = ppm.from_policy(small_policy, pad_token_id=0)
+    ids = torch.randint(5, 100, (2, 7))
+    assert ppm.scores(model, ids, torch.ones_like(ids)).abs().max() == 0
+
+
+def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> None:
+    rows = [row(), row(rejected=WRONG + " "), row(chosen=RIGHT + " "), row(kind="trajectory", prefix="")]
+    steps, trajectory = read_groups(rows, loss="ppm", shuffle_labels=False, seed=0)
+    assert len(steps.texts) == 4
+    assert steps.pairs == [(0, 1), (0, 2), (3, 1)]
+    assert trajectory.pairs == [(0, 1)]
+    assert all(text.startswith(render_prompt(QUESTION)) for text in steps.texts)
+
+
+def test_the_baselines_have_their_own_targets() -> None:
+    [pqm] = read_groups([row()], loss="pqm", shuffle_labels=False, seed=0)
+    assert pqm.targets == [0.8, -0.6]
+    [orm] = read_groups([row(), row(kind="trajectory", prefix="")], loss="orm", shuffle_labels=False, seed=0)
+    assert orm.targets == [1.0, -1.0]
+
+
+def test_shuffled_labels_turn_about_half_of_the_pairs_around() -> None:
+    rows = [row(problem_id=f"p{i}") for i in range(400)]
+    turned = sum(group.pairs == [(1, 0)] for group in read_groups(rows, loss="ppm", shuffle_labels=True, seed=0))
+    assert 150 < turned < 250
+
+
+def test_the_process_writes_a_manifest_and_says_what_is_wrong(
+    small_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pl.DataFrame([row()]).write_parquet(tmp_path / "pairs.parquet")
+    config = {
+        "data": str(tmp_path / "pairs.parquet"), "base": str(small_policy), "out": str(tmp_path / "ppm"), "epochs": 1,
+        "max_length": 512, "extra": {"round": 2},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("sys.argv", ["train_ppm", "--config", str(tmp_path / "config.json")])
+    train_ppm.main()
+    manifest = json.loads((tmp_path / "ppm" / "manifest.json").read_text())
+    assert manifest["figures"]["num_pairs"] == 1
+    assert manifest["training"]["extra"] == {"round": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"loss": "hinge"}))
+    with pytest.raises(SystemExit, match="2"):
+        train_ppm.main()
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert last == {"error": "ppm.loss: got 'hinge'; allowed: ppm, pqm, orm"}
