@@ -1,6 +1,6 @@
 """Trees as rows of the store's node table, and back.
 
-One row a node, invalid candidates included. What the table does not keep of a node follows from what it does.
+One row a node, invalid candidates included; only the live checkpoints stay behind (Section 3.2).
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def trees_of(rows: Iterable[Mapping[str, Any]], problems: Mapping[str, Problem])
     """Return each problem's trees out of node rows, which are sorted by problem and tree as the store writes them."""
     trees: dict[str, list[Tree]] = {}
     for (problem_id, _), group in groupby(rows, key=lambda row: (row["problem_id"], row["tree"])):
-        tree = Tree.from_records(problems[problem_id], [_completed(row) for row in group])
-        _mark_expanded(tree)
+        tree = Tree.from_records(problems[problem_id], map(_read, group))
         trees.setdefault(problem_id, []).append(tree)
     return trees
 
@@ -51,15 +50,8 @@ def node_refs(trees: Sequence[Tree], merged: Tree) -> dict[int, str]:
     return {node.id: names[key] for node, key in zip(merged.nodes, _keys(merged), strict=True)}
 
 
-def _completed(row: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {"expanded": False, "sampled_tokens": row["num_tokens"] * row["num_samples"], "ended": None}
-    return defaults | dict(row) | {"kind": row["kind"] if row["kind"] in KINDS else None}
-
-
-def _mark_expanded(tree: Tree) -> None:
-    for node in tree.nodes:
-        if node.parent is not None:
-            node.parent.expanded = True
+def _read(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row) | {"kind": row["kind"] if row["kind"] in KINDS else None}
 
 
 def _keys(tree: Tree) -> list[tuple[object, ...]]:

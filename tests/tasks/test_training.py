@@ -1,0 +1,76 @@
+"""A training process that fails says why in one line, and what a phase made is known by its files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from prefect.states import Failed
+
+from rstar.protocols import PolicyError, UserError
+from store import shards
+from store.layout import Run
+from tasks.phases import Phase, finished
+from tasks.progress import Progress, Stage, listening
+from tasks.retries import infrastructure_failed
+from tasks.training import TrainingError, run_trainer
+
+
+def config(tmp_path: Path, **values: object) -> str:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"data": "none.parquet", "base": str(tmp_path), "out": str(tmp_path / "out")} | values))
+    return str(file)
+
+
+def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path) -> None:
+    data = str(tmp_path / "pairs.parquet")
+    shards.write_rows(data, "pairs", [])
+    stage = Stage("ppm", 1, 0)
+    with pytest.raises(UserError) as caught:
+        asyncio.run(
+            run_trainer("models.train_ppm", config(tmp_path, data=data, loss="mse"), str(tmp_path / "log"), stage)
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="log"):
+        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), str(tmp_path / "log"), Stage("sft", 1, 0)))
+    assert "no_such_trainer" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("failure", "again"),
+    [
+        (PolicyError("gone"), True),
+        (TrainingError("died"), True),
+        (UserError("typo"), False),
+        (ValueError("bug"), False),
+    ],
+)
+def test_only_infrastructure_is_retried(failure: Exception, again: bool) -> None:
+    assert infrastructure_failed(None, None, Failed(data=failure)) is again
+
+
+def test_a_phase_is_finished_once_its_row_and_products_are_there(tmp_path: Path) -> None:
+    run, product = Run(tmp_path), tmp_path / "product"
+    with pytest.raises(ZeroDivisionError), Phase(run, 1, "pairs", recipe="h"):
+        raise ZeroDivisionError
+    assert finished(run, 1, "pairs") is None
+    product.touch()
+    with Phase(run, 1, "pairs", recipe="h") as phase:
+        phase.counts = {"pairs": 3}
+    assert finished(run, 1, "pairs", str(product)) == {"pairs": 3}
+    product.unlink()
+    assert finished(run, 1, "pairs", str(product)) is None
+
+
+async def test_progress_reaches_its_listeners_and_no_others() -> None:
+    heard: list[Progress] = []
+    with listening(heard.append):
+        stage = Stage("search", 2, 3)
+        await stage.advance(note="1 solved")
+    await stage.advance()
+    assert heard == [Progress("search", 2, 0, 3), Progress("search", 2, 1, 3, "1 solved")]
