@@ -16,7 +16,7 @@ CONTEXT = 1024
 
 
 def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
-    """Train the byte-level BPE tokenizer; it can encode any text, and the base's words and numbers in one token each."""
+    """Train the byte-level BPE tokenizer: any text, and the base's words and numbers in one token each."""
     tokenizer = Tokenizer(models.BPE())
     split = Regex(r"\d{1,3}| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

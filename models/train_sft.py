@@ -44,7 +44,7 @@ def train(
     from trl import SFTConfig, SFTTrainer
 
     class PlainSFTTrainer(SFTTrainer):
-        """TRL's loss also computes entropy and accuracy, a third of a tiny model's time; the model's own loss is equal."""
+        """TRL's loss computes entropy and accuracy beside, a third of a tiny model's time; the plain one is equal."""
 
         compute_loss = Trainer.compute_loss
 

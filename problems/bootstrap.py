@@ -19,8 +19,8 @@ from problems.sentences import Event, read
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
-MISREAD = {"plain": 0.01, "hard": 0.2, "reversed": 0.24}
-HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "rate", "fold", "more", "less", "give", "pool"})
+MISREAD = {"plain": 0.01, "hard": 0.25, "reversed": 0.5}
+HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
 SLIP = 0.08
 SLIP_AFTER_ERROR = 0.25
 MISREAD_PERSISTS = 0.98

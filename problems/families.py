@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event, read, sentences
@@ -58,6 +59,7 @@ class Story:
     def split(self) -> Split:
         return "test" if _hash(self.structure, 4) % TEST_SHARE == 0 else "train"
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - stories are values, and the writer asks for the plan at every step
     def plan(self) -> list[PlanStep]:
         """The true solution, step by step; a reversed story is undone from its end."""
         told = [event for event in self.events if event.kind not in ("idle", "some")]
@@ -102,6 +104,7 @@ def run_plan_code(code: str, values: dict[str, object]) -> str | None:
     return printed[0] if printed else None
 
 
+@lru_cache(maxsize=4096)
 def read_story(question: str) -> Story | None:
     """Read a story back from its question; None where it is not one of the families."""
     events: list[Event] = []

@@ -1,7 +1,7 @@
 """The sentences of the built-in families: how each is told, and the line of code that carries it out.
 
-A kind of sentence is one operation on the quantities of a story. Each has several wordings; `read` inverts `Event.text`,
-so that a story can be read back from its question alone.
+A kind of sentence is one operation on the quantities of a story. Each has several wordings; `read` inverts
+`Event.text`, so that a story can be read back from its question alone.
 """
 
 from __future__ import annotations
