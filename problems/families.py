@@ -27,7 +27,12 @@ SOLO = {
     "math": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise"),
     "olympiad": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
 }
-DUO = ("give", "fold", "more", "less", "pool")
+STYLES = {"gsm": ("solo",), "math": ("solo", "duo"), "olympiad": ("solo", "duo", "reversed")}
+DUO_QUESTIONS = {
+    "math": ("ask_both", "ask_gap", "ask_now"),
+    "olympiad": ("ask_both", "ask_gap", "ask_now", "ask_pair"),
+}
+NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
 TEST_SHARE = 5  # one structure in so many is held out
 
 
@@ -243,32 +248,22 @@ def _hash(text: str, size: int) -> int:
 def _tell(level: str, rng: random.Random) -> Story | None:
     """Draw a story of the level: a start, operations, distractors, a question."""
     count = rng.randint(*NUM_OPERATIONS[level])
-    style = (
-        "solo"
-        if level == "gsm"
-        else rng.choice(("solo", "duo", "reversed") if level == "olympiad" else ("solo", "duo"))
-    )
-    kinds: list[str]
+    style = rng.choice(STYLES[level])
     if style == "reversed":
-        kinds = ["some", *(rng.choice([k for k in SOLO[level] if k in INVERTIBLE]) for _ in range(count)), "end"]
-        kinds.append("ask_start")
+        invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
+        kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
     elif style == "duo":
-        rest = [rng.choice(SOLO[level] + DUO[:1] * 3) for _ in range(count - 1)]
-        kinds = ["start", *rest]
+        kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
         if level == "olympiad" and rng.random() < 0.3:
             kinds[-1] = "pool"
-        kinds.append(
-            rng.choice(
-                ("ask_both", "ask_gap", "ask_pair", "ask_now")
-                if level == "olympiad"
-                else ("ask_both", "ask_gap", "ask_now")
-            )
-        )
+        kinds.append(rng.choice(DUO_QUESTIONS[level]))
     else:
-        cut = level == "olympiad" and rng.random() < 0.4
-        kinds = ["start", *(rng.choice(SOLO[level]) for _ in range(count - cut)), *["cut"] * cut, "ask_now"]
-    for _ in range(rng.choice({"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}[level])):
+        cut = ["cut"] if level == "olympiad" and rng.random() < 0.4 else []
+        kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
+    if kinds[-2] == "rest":  # what is left over of few is easy to guess
+        return None
+    for _ in range(rng.choice(NUM_DISTRACTORS[level])):
         kinds.insert(rng.randint(1, len(kinds) - 2), "idle")
     return _fill(kinds, rng)
 

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from problems.bootstrap import MISREAD, BootstrapPolicy
+from problems.families import generate, solution
+from rstar.protocols import UserError
+
+FLAWLESS = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 0.0), slip=0.0)
+
+
+async def write(policy: BootstrapPolicy, question: str, seed: int = 0) -> list[str]:
+    """Write step after step, with the outputs of the true solution."""
+    truth, steps = solution(question), []
+    while len(steps) < len(truth):
+        [proposal] = await policy.propose(question, steps, num_candidates=1, seed=seed + len(steps))
+        text = proposal.text
+        steps.append(truth[len(steps)] if text.endswith("<end_of_code>") else text)
+    return steps
+
+
+async def test_without_mistakes_it_writes_the_true_solution() -> None:
+    for one in generate({"gsm": 10, "math": 10, "olympiad": 20}, seed=1, split="train"):
+        assert await write(FLAWLESS, one.problem.question) == solution(one.problem.question)
+
+
+async def test_equal_seeds_write_equal_steps_and_slips_differ_between_samples() -> None:
+    [one] = generate({"math": 1}, seed=1, split="train")
+    policy = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 0.0), slip=0.5)
+    first = await policy.propose(one.problem.question, (), num_candidates=40, seed=3)
+    assert first == await policy.propose(one.problem.question, (), num_candidates=40, seed=3)
+    assert len({proposal.text for proposal in first}) > 1
+
+
+async def test_a_misread_sentence_is_misread_in_nearly_every_sample() -> None:
+    always = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 1.0), slip=0.0)
+    problems = generate({"gsm": 30}, seed=1, split="train")
+    found = await asyncio.gather(*(always.propose(p.problem.question, (), num_candidates=20, seed=0) for p in problems))
+    right = [solution(problem.problem.question)[0] for problem in problems]
+    wrong = [sum(c.text != text for c in candidates) / 20 for candidates, text in zip(found, right, strict=True)]
+    assert sum(share > 0.8 for share in wrong) > 15  # some mistakes, a skip of the last step say, have no place
+
+
+async def test_a_foreign_question_is_a_clear_error() -> None:
+    with pytest.raises(UserError, match="only reads the built-in families") as caught:
+        await FLAWLESS.propose("What is 2 + 2?", (), num_candidates=1, seed=0)
+    assert "\n" not in str(caught.value)

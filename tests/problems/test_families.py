@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+
+from problems.families import (
+    LEVELS,
+    NUM_OPERATIONS,
+    generate,
+    problem_id,
+    read_story,
+    render_plan,
+    run_plan_code,
+    solution,
+    vary,
+    wrong_steps,
+)
+from problems.sentences import KINDS, read
+from rstar.protocols import UserError
+
+COUNTS = {"gsm": 60, "math": 60, "olympiad": 90}
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {split: generate(COUNTS, seed=3, split=split) for split in ("train", "test")}
+
+
+def run(variables: dict[str, object], code: str) -> None:
+    run_plan_code(code, variables)
+
+
+def test_train_and_test_have_no_structure_in_common(made) -> None:
+    train, test = ({problem.structure for problem in made[split]} for split in ("train", "test"))
+    assert train and test and not train & test
+
+
+def test_equal_seeds_give_equal_problems_and_others_do_not(made) -> None:
+    assert generate(COUNTS, seed=3, split="train") == made["train"]
+    assert generate(COUNTS, seed=4, split="train") != made["train"]
+
+
+def test_a_question_can_be_read_back_and_its_plan_gives_the_answer(made) -> None:
+    for made_one in made["train"] + made["test"]:
+        story = read_story(made_one.problem.question)
+        assert story is not None and story.question == made_one.problem.question
+        assert story.plan()[-1].values["print"] == made_one.problem.answer
+        assert made_one.problem.id == problem_id(made_one.problem.question)
+
+
+def test_levels_differ_by_the_number_of_operations(made) -> None:
+    for one in made["train"]:
+        low, high = NUM_OPERATIONS[one.problem.level]
+        kinds = [
+            kind for kind in one.structure.split("-") if kind not in ("start", "end") and not kind.startswith("ask")
+        ]
+        assert low <= len(kinds) <= high
+
+
+def test_olympiad_problems_have_fractions_pairs_and_reversed_questions(made) -> None:
+    olympiad = [one for one in made["train"] if one.problem.level == "olympiad"]
+    assert any("/" in one.problem.answer for one in olympiad)
+    assert any(one.problem.answer.startswith("(") for one in olympiad)
+    assert any(one.structure.endswith("ask_start") for one in olympiad)
+
+
+def test_answers_are_hard_to_guess(made) -> None:
+    answers = Counter(one.problem.answer for one in made["train"])
+    assert answers.most_common(1)[0][1] <= 0.05 * len(made["train"])
+    numbers = [Fraction(part) for one in made["train"] for part in one.problem.answer.strip("()").split(", ")]
+    assert all(number > 12 or number.denominator > 1 for number in numbers)
+    assert not any(one.structure.split("-")[-2] == "rest" for one in made["train"])
+
+
+def test_a_hand_computed_story() -> None:
+    question = (
+        "Tom has 40 coins. Ana has 3 times as many coins as Tom. Tom is 9 years old. Tom gives 15 coins to Ana. "
+        "50 percent of the coins of Tom are damaged. What do Tom and Ana have, in this order?"
+    )
+    story = read_story(question)
+    assert story is not None and story.structure == "start-fold-give-drop-ask_pair"
+    assert [dict(step.values) for step in story.plan()] == [
+        {"tom": "40"},
+        {"ana": "120"},
+        {"tom": "25", "ana": "135"},
+        {"tom": "13"},  # 25 - 25 * 50 // 100
+        {"print": "(13, 135)"},
+    ]
+
+
+def test_a_reversed_story_is_undone_from_its_end() -> None:
+    question = (
+        "Ana has some nuts. Ana sells 5 nuts. Ana trades and ends up with 3 times the nuts. In the end Ana has 60 nuts. "
+        "What did Ana begin with?"
+    )
+    plan = read_story(question).plan()
+    assert [step.code for step in plan] == ["ana = 60", "ana = ana // 3", "ana = ana + 5", "print(ana)"]
+    assert plan[-1].values == {"print": "25"}
+    assert plan[1].comment == "Undo: Ana trades and ends up with 3 times the nuts."
+
+
+def test_every_wording_reads_back_as_its_own_kind() -> None:
+    for kind in KINDS.values():
+        for number, wording in enumerate(kind.wordings):
+            sentence = wording.format(A="Tom", B="Ana", n=12, m=7, item="apples")
+            event = read(sentence, "apples")
+            assert event is not None and (event.kind, event.wording) == (kind.name, number)
+            assert event.text == sentence
+
+
+def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> None:
+    for one in made["train"][::7]:
+        steps = solution(one.problem.question)
+        assert not any(wrong_steps(one.truth, steps, run))
+        spoilt = [steps[0].replace(" = ", " = 1 + "), *steps[1:]]
+        assert wrong_steps(one.truth, spoilt, run)[0]
+
+
+def test_a_side_computation_is_a_wrong_step_though_the_answer_is_right() -> None:
+    question = "Tom has 40 coins. Tom is 9 years old. Tom sells 15 coins. What does Tom have at last?"
+    steps = solution(question)
+    side = "\n# Tom is 9 years old.\nextra = 9\n<end_of_step>"
+    truth = [dict(step.values) for step in read_story(question).plan()]
+    assert wrong_steps(truth, [steps[0], side, *steps[1:]], run) == [False, True, False, False, False]
+
+
+def test_a_variation_is_a_new_train_problem_of_the_level(made) -> None:
+    for one in made["train"][::10]:
+        new = vary(one.problem.question, seed=1, level=one.problem.level)
+        if new is not None:
+            assert new.problem.question != one.problem.question
+            assert read_story(new.problem.question).split == "train"
+            assert new.problem.level == one.problem.level
+    assert sum(vary(one.problem.question, seed=1, level=one.problem.level) is not None for one in made["train"]) > 150
+    assert vary("What is 2 + 2?", seed=1, level="gsm") is None
+
+
+def test_an_unknown_level_is_named() -> None:
+    with pytest.raises(UserError, match="unknown level 'hard'; allowed: gsm, math, olympiad"):
+        generate({"hard": 1}, seed=0, split="train")
+    assert set(LEVELS) == {"gsm", "math", "olympiad"}
+
+
+def test_the_rendered_plan_is_a_whole_response() -> None:
+    story = read_story("Tom has 40 coins. Tom sells 15 coins. What does Tom have at last?")
+    assert "".join(render_plan(story.plan())) == (
+        "<code>\n# Tom has 40 coins.\ntom = 40\n<end_of_step>\n# Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
+        "# What does Tom have at last?\nprint(tom)\n<end_of_code>\n<output>25<end_of_output>\n"
+        "<answer>The answer is \\boxed{25}.\n<end_of_answer>"
+    )
