@@ -1,4 +1,4 @@
-"""What the flows' tests share: one temporary Prefect server a session, which calls nobody."""
+"""What the flows' tests share: a temporary Prefect server, which calls nobody and ends with its module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
