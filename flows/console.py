@@ -31,19 +31,22 @@ def watching(num_rounds: int) -> Iterator[None]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
         ids: dict[tuple[int, str], TaskID] = {}
-        told: set[tuple[int, str]] = set()
+        finished: set[tuple[int, str]] = set()
 
         def show(move: Progress) -> None:
-            key = (move.round, move.stage)
+            key, label = (move.round, move.stage), f"round {move.round}/{num_rounds}  {move.stage:<15}"
+            if key in finished:
+                return
             if key not in ids:
-                label = f"round {move.round}/{num_rounds}  {move.stage:<14}"
-                ids[key] = bars.add_task(label, total=move.total, note="")
+                ids[key] = bars.add_task(label, total=move.total or None, note="")
             bars.update(ids[key], completed=move.done, total=move.total or None, note=move.note)
-            if move.total and move.done == move.total and not console.is_terminal and key not in told:
-                told.add(key)
-                console.print(f"round {move.round}/{num_rounds}  {move.stage}: {move.done} of {move.total} {move.note}")
+            if move.total and move.done >= move.total:
+                finished.add(key)
+                seconds = bars.tasks[bars.task_ids.index(ids[key])].elapsed or 0.0
+                bars.remove_task(ids[key])
+                console.print(f"{label} {move.done:>5} of {move.total:<5} {seconds:6.1f} s  {move.note}")
 
         with listening(show):
             yield

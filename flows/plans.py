@@ -91,10 +91,12 @@ def search_models(recipe: Recipe, root: str, round: int) -> Models:
 
 
 def trained_models(recipe: Recipe, root: str, round: int) -> Models:
-    """Name the models that a round has trained; round 0 is the base."""
+    """Name the models that a round leaves: those it trained, or the one it searched with; round 0 is the base."""
     run = Run(root)
     if round == 0:
         return models(recipe, recipe.model.base, None, recipe.evaluation.temperature)
+    if not section(recipe, round).train_policy:
+        return search_models(recipe, root, round).without_ppm()
     ppm = run.models(round, "ppm") if section(recipe, round).train_ppm else None
     return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature)
 

@@ -93,12 +93,15 @@ class RoundSection(Section):
     hard_rollouts: CountOrNone = 16  # more, for problems without a correct trajectory
     unsolved_rollouts: list[Count] = []  # then, for those still unsolved, one by one
     extra_trees: CountOrNone = 0  # for those still unsolved, trees with other seeds
+    train_policy: bool = True  # false: search and evaluate only
     train_ppm: bool = True
 
     @model_validator(mode="after")
     def annotation_has_scorer(self) -> Self:
         if (self.annotation == "ppm") != (self.scorer == "previous"):
             raise ValueError("annotation = 'ppm' goes with scorer = 'previous', and 'terminal' with 'none'")
+        if self.train_ppm and not self.train_policy:
+            raise ValueError("train_ppm = true needs train_policy = true: the PPM starts from the round's policy")
         return self
 
 
@@ -197,8 +200,11 @@ class Recipe(Section):
             raise ValueError("rounds.1: 'previous' names the round before, and there is none; policy may be "
                              "'bootstrap' or 'base', scorer 'none'")  # fmt: skip
         for number, (before, after) in enumerate(zip(self.rounds, self.rounds[1:], strict=False), start=2):
-            if after.scorer == "previous" and not before.train_ppm:
-                raise ValueError(f"rounds.{number}.scorer: 'previous' needs rounds.{number - 1}.train_ppm = true")
+            for key, model in (("scorer", "ppm"), ("policy", "policy")):
+                if getattr(after, key) == "previous" and not getattr(before, f"train_{model}"):
+                    raise ValueError(
+                        f"rounds.{number}.{key}: 'previous' needs rounds.{number - 1}.train_{model} = true"
+                    )
         return self
 
     @property

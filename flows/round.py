@@ -45,11 +45,12 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
     )  # fmt: skip
     extracted = await extract_preference_pairs(root, round, recipe=recipe.hash)
 
-    await train_policy(
-        root, round, base=plans.base_model(recipe),
-        rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
-        hyperparameters=recipe.sft.hyperparameters("batch_tokens"), seed=seed, recipe=recipe.hash,
-    )  # fmt: skip
+    if plans.section(recipe, round).train_policy:
+        await train_policy(
+            root, round, base=plans.base_model(recipe),
+            rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
+            hyperparameters=recipe.sft.hyperparameters("batch_tokens"), seed=seed, recipe=recipe.hash,
+        )  # fmt: skip
     if plans.section(recipe, round).train_ppm:
         await train_ppm(
             root, round, rounds=plans.training_rounds(round, accumulate=recipe.ppm.accumulate),

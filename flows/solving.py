@@ -94,7 +94,8 @@ def last_round(recipe: Recipe, root: str) -> int:
     """Find the last round whose models are trained."""
     run = Run(root)
     for round in range(len(recipe.rounds), 0, -1):
-        kinds = ("policy", "ppm") if plans.section(recipe, round).train_ppm else ("policy",)
-        if all(files.exists(f"{run.models(round, kind)}/manifest.json") for kind in kinds):
+        spec = plans.section(recipe, round)
+        kinds = ("policy",) * spec.train_policy + ("ppm",) * spec.train_ppm
+        if kinds and all(files.exists(f"{run.models(round, kind)}/manifest.json") for kind in kinds):
             return round
     raise UserError(f"{root}: no round of it has trained models yet; resume it with `rstar evolve`")

@@ -37,7 +37,8 @@ async def prepare_problems(root: str, split: str, source: ProblemSource, seed: i
     """Write the problems of one split; return how many. What is there already stays."""
     url = Run(root).problems(split)
     if not files.exists(url):
-        rows = imported_rows(source) if source.file else family_rows(source.by_level, seed=seed, split=split)
+        left_out = Run(root).path("problems", f"{split}.left-out.txt")
+        rows = imported_rows(source, left_out) if source.file else family_rows(source.by_level, seed=seed, split=split)
         if not rows:
             raise UserError(f"no {split} problems: {source.file or dict(source.by_level)} holds none that can be used")
         shards.write_rows(url, "problems", rows)
@@ -70,14 +71,19 @@ def problem_row(problem: Problem, *, answer: str | None = None) -> dict[str, Any
     }
 
 
-def imported_rows(source: ProblemSource) -> list[dict[str, Any]]:
-    """Return the good rows of a file of real problems: JSON Lines, or what `rstar import` made of it."""
+def imported_rows(source: ProblemSource, left_out: str) -> list[dict[str, Any]]:
+    """Return the good rows of a file of real problems: JSON Lines, or what `rstar import` made of it.
+
+    The bad ones are named in the file `left_out`, by file and line.
+    """
     assert source.file is not None
     if source.file.endswith(".parquet"):
         return shards.read_rows(source.file, "problems")[: source.max_problems]
     from problems.importing import import_problems
 
     imported = import_problems(source.file, level=source.level)
+    if imported.errors:
+        files.write_bytes(left_out, "".join(f"{error}\n" for error in imported.errors).encode())
     return [problem_row(problem) for problem in imported.problems[: source.max_problems]]
 
 

@@ -36,6 +36,8 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("rounds.2.num_rollouts=-4", ["rounds.2.num_rollouts", "got -4", "greater than or equal to 1"]),
         ("rounds.1.num_rollouts=many", ["rounds.1.num_rollouts", "got 'many'", "integer"]),
         ("rounds.1.policy=previous", ["rounds.1", "there is none", "'bootstrap'"]),
+        ("rounds.1.train_ppm=false", ["rounds.2.scorer", "rounds.1.train_ppm = true"]),
+        ("rounds.1.train_policy=false", ["rounds.1", "train_ppm = true needs train_policy = true"]),
         ("rounds.1.annotation=ppm", ["rounds.1", "scorer = 'previous'"]),
         ("problems.train.gsn=4", ["problems.train.gsn", "'gsm', 'math' or 'olympiad'"]),
         ("problems.train_file=x.jsonl", ["problems", "train_file", "one of them"]),

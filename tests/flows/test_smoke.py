@@ -30,20 +30,6 @@ def rstar(*arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The shipped tiny base or, where it is not built, one with random weights."""
-    shipped = REPOSITORY / "models" / "tiny-base"
-    if (shipped / "model.safetensors").exists():
-        return str(shipped)
-    from models.tiny import tiny_model, train_tokenizer
-
-    place, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
-    tiny_model(tokenizer).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return str(place)
-
-
-@pytest.fixture(scope="module")
 def finished(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the smoke recipe."""
     root = tmp_path_factory.mktemp("runs") / "smoke"
@@ -128,6 +114,26 @@ def test_benchmark_examines_policy_and_system_on_a_file(finished: Path, tmp_path
     done = rstar("benchmark", str(file), "--run", str(finished))
     assert done.returncode == 0, done.stderr
     assert all(metric in done.stdout for metric in ("pass@1", "system", "majority"))
+
+
+def test_real_problems_go_the_whole_way_and_bad_rows_are_named(base: str, tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(50, 62)]
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"question": "Why?"}\n')
+    test.write_text(json.dumps({"question": "What is 2 + 2?", "answer": "#### 4"}) + "\n")
+    overrides = [
+        f"problems.train_file={train}",
+        f"problems.test_file={test}",
+        f"model.base={base}",
+        f"model.bootstrap={base}",
+    ]
+    root = tmp_path / "real"
+    done = rstar("evolve", "gsm8k-tiny", "--out", str(root), *(part for key in overrides for part in ("--set", key)))
+    assert done.returncode == 0, done.stderr
+    coverage = catalog.query(root, "SELECT num_problems FROM coverage WHERE level = 'gsm'")
+    assert coverage["num_problems"].to_list() == [len(rows)]
+    assert f"{train}:{len(rows) + 1}" in (root / "problems" / "train.left-out.txt").read_text()
+    assert (root / "report.html").exists()
 
 
 def test_ctrl_c_leaves_a_run_and_the_command_that_resumes_it(tmp_path: Path, base: str) -> None:

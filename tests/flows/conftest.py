@@ -1,0 +1,23 @@
+"""The model that the flows' tests start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped tiny base or, where it is not built, one with random weights."""
+    shipped = REPOSITORY / "models" / "tiny-base"
+    if (shipped / "model.safetensors").exists():
+        return str(shipped)
+    from models.tiny import tiny_model, train_tokenizer
+
+    place, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
+    tiny_model(tokenizer).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return str(place)
