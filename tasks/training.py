@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
         config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
         files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
         steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 0))
+        shutil.rmtree(f"{job.out}.trainer", ignore_errors=True)  # where the trainer would keep its states
         measured.num_tokens = trained_tokens(job.out)
         measured.counts = {"examples": len(job.rows), "steps": steps}
     return measured.counts
