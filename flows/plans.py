@@ -162,5 +162,10 @@ def round_seed(recipe: Recipe, round: int) -> int:
     return recipe.run.seed * 1000 + round
 
 
+def synthesis_seed(recipe: Recipe, round: int) -> int:
+    """Keep apart from the search's seed, so that a label is not confirmed by the very samples it came from."""
+    return round_seed(recipe, round) + 500
+
+
 def training_rounds(round: int, *, accumulate: bool) -> list[int]:
     return list(range(1, round + 1)) if accumulate else [round]

@@ -31,7 +31,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         await synthesise(
             root, round, **recipe.synthesis.model_dump(exclude={"temperature"}), max_depth=recipe.search.max_depth,
             models=plans.search_models(recipe, root, round).without_ppm().sampled(recipe.synthesis.temperature),
-            sandbox=plans.sandbox(recipe), seed=seed, recipe=recipe.hash,
+            sandbox=plans.sandbox(recipe), seed=plans.synthesis_seed(recipe, round), recipe=recipe.hash,
         )  # fmt: skip
 
     counts = await crowd(

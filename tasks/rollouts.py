@@ -96,7 +96,10 @@ async def search_problem(problem: Problem, engines: Engines, effort: Effort) -> 
     return trees
 
 
-@task(persist_result=True, cache_policy=KEPT, timeout_seconds=600)
+@task(
+    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=600,
+    retry_condition_fn=infrastructure_failed, task_run_name="search-{round}",
+)  # fmt: skip
 def close_search(root: str, round: int, shard_counts: list[dict[str, float]], recipe: str) -> dict[str, int]:
     """Add up what the shards of a round cost."""
     run = Run(root)
