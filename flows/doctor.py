@@ -5,6 +5,7 @@ Looks at Python, processors, memory, disk, Docker's engine, GPU, Prefect's serve
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from sandbox.providers import open_sandbox
 
 GIB = 2**30
 
@@ -65,7 +68,15 @@ def disk() -> Finding:
 def sandbox() -> Finding:
     if sys.platform != "linux":
         return Finding("local sandbox", f"not on {sys.platform}", "use Linux, or sandbox.provider = 'docker'")
-    return Finding("local sandbox", "available; runs code as this user: not for code you would not run yourself")
+    try:
+        return Finding("local sandbox", asyncio.run(_protections()))
+    except Exception as error:  # whatever keeps it from starting is the finding
+        return Finding("local sandbox", f"does not start: {error}", "use sandbox.provider = 'docker'")
+
+
+async def _protections() -> str:
+    async with open_sandbox("local") as opened:
+        return opened.protections()
 
 
 def docker() -> Finding:

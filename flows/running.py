@@ -21,6 +21,8 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     plans.base_model(recipe)  # a missing one is better told before the search than after it
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}")
+    if recipe.sandbox.provider == "local":
+        console.print("steps run in the local sandbox, which does not stop an attacker (see: rstar doctor)")
     with watching(len(recipe.rounds)):
         report = asyncio.run(evolution(recipe, place))
     for table in final_tables(place)[:NUM_TABLES]:

@@ -17,6 +17,7 @@ from flows.shard import search_shard
 from rstar.protocols import UserError
 from store import shards
 from store.layout import Run
+from tasks.crowd import crowd
 from tasks.problems import family_rows, shard_problems
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -75,6 +76,15 @@ def test_node_tables_are_byte_identical_for_one_and_seven_shards_with_a_failure_
 
     assert nodes(cut) == nodes(whole)
     assert len(before) == 3 and before.items() <= stamps(cut).items()
+
+
+def test_shards_searched_at_once_give_the_same_nodes_as_one_after_the_other(tmp_path: Path) -> None:
+    one_by_one, at_once = tmp_path / "one", tmp_path / "at-once"
+    started(one_by_one, 3)
+    asyncio.run(search_all(one_by_one, 3))
+    started(at_once, 3)
+    asyncio.run(crowd(lambda shard: search_shard(str(at_once), 1, shard), range(3), limit=3))
+    assert nodes(at_once) == nodes(one_by_one)
 
 
 def test_prefects_own_retry_of_a_run_does_only_the_missing_shard(tmp_path: Path) -> None:
