@@ -6,6 +6,7 @@ Tasks know no recipe: they are handed the values below.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from flows.recipe import Recipe, RoundSection, check_recipe
 from rstar.annotation import Annotation
@@ -87,7 +88,8 @@ def search_models(recipe: Recipe, root: str, round: int) -> Models:
         "previous": run.models(round - 1, "policy"),
     }
     ppm = run.models(round - 1, "ppm") if spec.scorer == "previous" else None
-    return models(recipe, policies[spec.policy], ppm, spec.temperature)
+    few_shot = spec.policy == "bootstrap" and recipe.model.bootstrap_prompt == "few_shot"
+    return replace(models(recipe, policies[spec.policy], ppm, spec.temperature), few_shot=few_shot)
 
 
 def trained_models(recipe: Recipe, root: str, round: int) -> Models:

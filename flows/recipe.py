@@ -68,6 +68,7 @@ class ModelSection(Section):
 
     base: str = "models/tiny-base"  # checkpoint directory or Hugging Face name
     bootstrap: str = "rules"  # `rules`: the built-in writer of steps; else a checkpoint or Hugging Face name
+    bootstrap_prompt: Literal["few_shot", "zero_shot"] = "few_shot"  # of a bootstrap that is a model
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_new_tokens: Count = 2048
     max_batch: Count = 64

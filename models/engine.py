@@ -18,7 +18,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, St
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.sampling import SeededSampler, noise
-from rstar.prompts import render_prompt
+from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
 
@@ -34,6 +34,7 @@ class TransformersPolicy:
     """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
 
     Equal seeds give equal steps, up to the last bits that the shape of a batch moves. `temperature=0` is greedy.
+    `few_shot` is for a model that has not been fine-tuned on the step format.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class TransformersPolicy:
         max_context: int = 4096,
         max_batch: int = 256,
         device: str = "",
+        few_shot: bool = False,
     ) -> None:
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
         self._model = load_policy(checkpoint, device=self._device).eval()
         self._temperature = temperature
+        self._render_prompt = render_few_shot if few_shot else render_prompt
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         self._stop_ids = self._markers()
@@ -66,7 +69,7 @@ class TransformersPolicy:
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
         """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
-        text = render_prompt(question) + "".join(prefix)
+        text = self._render_prompt(question) + "".join(prefix)
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) >= self._max_context:
             return [Proposal("", prompt_tokens=len(ids))] * num_candidates

@@ -28,6 +28,7 @@ class Models:
     max_new_tokens: int = 2048
     max_batch: int = 64
     device: str = ""  # empty: a GPU where there is one
+    few_shot: bool = False  # for a policy that has not been fine-tuned on the step format
     seed: int = 0  # of the rule-based policy
 
     def sampled(self, temperature: float) -> Self:
@@ -119,6 +120,7 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
         max_new_tokens=models.max_new_tokens,
         max_batch=models.max_batch,
         device=models.device,
+        few_shot=models.few_shot,
     )
     async with engine as policy:
         yield policy
