@@ -5,6 +5,7 @@ head_dim is 32 so that vLLM can serve the same checkpoint. Numbers below 1000 an
 
 from __future__ import annotations
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -15,10 +16,10 @@ PAD, EOS, USER, ASSISTANT = "<pad>", "<eos>", "<|user|>", "<|assistant|>"
 CONTEXT = 1024
 
 
-def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 3328) -> PreTrainedTokenizerFast:
     """Train the byte-level BPE tokenizer: any text, and the base's words and numbers in one token each."""
     tokenizer = Tokenizer(models.BPE())
-    split = Regex(r"\d{1,3}| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
+    split = Regex(r" ?\d{1,3}| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -42,8 +43,8 @@ def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A freshly initialised tiny policy for this tokenizer."""
-    return Qwen2ForCausalLM(
+    """A freshly initialised tiny policy for this tokenizer; matrices are drawn 1 / sqrt(width) wide, not 0.02."""
+    model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=128,
@@ -57,5 +58,8 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=None,
+            initializer_range=0.08,
         )
     )
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.02)
+    return model

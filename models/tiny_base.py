@@ -17,14 +17,15 @@ from models.training import TrainingConfig, start
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="models/tiny-base")
-    parser.add_argument("--num-documents", type=int, default=120_000)
+    parser.add_argument("--num-documents", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = TrainingConfig(
         data="models/tiny_text.py",
         base="",
         out=options.out,
-        learning_rate=3e-3,
+        learning_rate=6e-3,
+        optimizer="muon",
         schedule="cosine",
         warmup_ratio=0.03,
         epochs=1,

@@ -43,6 +43,7 @@ total town trades train tree trip try turn two under until up use uses village v
 was watch water way week weeks well west what wheel when where which white who whole why wide will wind window
 winter with wood word work world year years yellow yet you young your
 """.split()  # noqa: SIM905
+NOUNS = "apples stamps coins shells cards books eggs pens beads nuts rice milk rope sand".split()  # noqa: SIM905
 OPERATIONS = (("plus", "+", "-"), ("minus", "-", "+"), ("times", "*", "//"), ("over", "//", "*"), ("modulo", "%", "%"))
 
 
@@ -74,7 +75,7 @@ def documents(seed: int) -> Iterator[tuple[str, str]]:
 
 def vocabulary_text() -> Iterator[str]:
     """Text whose words and numbers should be single tokens."""
-    yield from (f" {number}" for number in range(1000) for _ in range(50))
+    yield from (f" {number}\n{number}" for number in range(1000) for _ in range(50))
     yield from (f"{word} {word.capitalize()} {word}" for word in WORDS for _ in range(20))
     yield from (
         f"{name} {name} {name.lower()} {name.lower()}\n{name.lower()} = {name}." for name in NAMES for _ in range(50)
@@ -88,17 +89,18 @@ def _sentence(rng: random.Random, people: list[str]) -> tuple[str, str, str]:
     """Return a sentence, its code, and the code that takes it back."""
     who, b = rng.choice(people), rng.choice(people).lower()
     a, n, m = who.lower(), _number(rng), _number(rng)
+    noun, (word, sign, inverse) = rng.choice(NOUNS), rng.choice(OPERATIONS)
     kind = rng.random()
-    if kind < 0.4:  # a heap of words around a name and a number: restate it, note the number
-        return f"{_capital(_words(rng, 1, 8, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
-    word, sign, inverse = rng.choice(OPERATIONS)
+    if kind < 0.15:  # a heap of words around a name and a number: restate it, note the number
+        return f"{_capital(_words(rng, 1, 4, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
+    if kind < 0.35:
+        return f"{who} {rng.choice(('is', 'equals', 'holds'))} {n} {noun}.", f"{a} = {n}", f"{a} = {n}"
     if kind < 0.65:
-        sentence = f"{who} {word} {n} {_words(rng, 0, 4)}".rstrip()
-        return f"{sentence}.", f"{a} = {a} {sign} {n}", f"{a} = {a} {inverse} {n}"
+        sentence = rng.choice((f"{who} {word} {n} {noun}.", f"The {noun} of {who} {word} {n}."))
+        return sentence, f"{a} = {a} {sign} {n}", f"{a} = {a} {inverse} {n}"
     if kind < 0.8:
-        other, other_sign, _ = rng.choice(OPERATIONS)
-        tail = f"{n} {other_sign} {m}"
-        return f"{who} {word} {n} {other} {m}.", f"{a} = {a} {sign} {tail}", f"{a} = {a} {inverse} {tail}"
+        sentence = rng.choice((f"{who} {word} {n} {noun} times {m}.", f"Times {m} {who} {word} {n} {noun}."))
+        return sentence, f"{a} = {a} {sign} {n} * {m}", f"{a} = {a} {inverse} {n} * {m}"
     if kind < 0.9:
         return f"{who} is {b.capitalize()} {word} {n}.", f"{a} = {b} {sign} {n}", f"{a} = {b} {inverse} {n}"
     if kind < 0.95:

@@ -127,7 +127,6 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.schedule,
             warmup_steps=config.warmup_ratio,
-            weight_decay=config.weight_decay,
             per_device_train_batch_size=small,
             gradient_accumulation_steps=max(1, per_step // small),
             seed=config.seed,
@@ -144,6 +143,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         train_dataset=Dataset.from_list([example | {"length": max(map(len, example["ids"]))} for example in examples]),
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         callbacks=[training.Progress()],
+        optimizers=(training.optimizer(model, config), None),
     )
     began = time.monotonic()
     result = trainer.train()

@@ -13,6 +13,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from torch.nn.functional import cross_entropy
+
 from models import training
 from models.checkpoints import load_policy, load_tokenizer
 from models.training import TrainingConfig
@@ -40,13 +43,19 @@ def train(
 ) -> None:
     """Fine-tune `config.base` (or `model`) on (prompt, response) pairs and write the checkpoint `config.out`."""
     from datasets import Dataset
-    from transformers import Trainer
     from trl import SFTConfig, SFTTrainer
 
-    class PlainSFTTrainer(SFTTrainer):
-        """TRL's loss computes entropy and accuracy beside, a third of a tiny model's time; the plain one is equal."""
+    class LabelledSFTTrainer(SFTTrainer):
+        """The same loss as TRL's, with logits of labelled tokens only and no entropy beside: twice as fast here."""
 
-        compute_loss = Trainer.compute_loss
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **_: Any
+        ) -> torch.Tensor:
+            labels = inputs.pop("labels")[:, 1:]
+            hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
+            kept = labels != IGNORE
+            total = cross_entropy(model.lm_head(hidden[kept]).float(), labels[kept], reduction="sum")
+            return total / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
 
     training.start(config)
     tokenizer = tokenizer or load_tokenizer(config.base)
@@ -62,8 +71,6 @@ def train(
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup_ratio,
-        weight_decay=config.weight_decay,
-        adam_beta2=config.adam_beta2,
         max_length=config.max_length,
         packing=True,
         packing_strategy="bfd",
@@ -79,12 +86,13 @@ def train(
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
     )
-    trainer = PlainSFTTrainer(
+    trainer = LabelledSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
         callbacks=[training.Progress()],
+        optimizers=(training.optimizer(model, config), None),
     )
     began = time.monotonic()
     result = trainer.train()
