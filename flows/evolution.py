@@ -27,7 +27,7 @@ async def evolution(recipe: Recipe, root: str) -> str:
     if recipe.evaluation.base:
         await evaluate(
             root, 0, models=plans.trained_models(recipe, root, 0), sandbox=plans.sandbox(recipe),
-            exam=plans.examination(recipe), recipe=recipe.hash,
+            exam=plans.examination(recipe, 0), recipe=recipe.hash,
         )  # fmt: skip
     for round in range(1, len(recipe.rounds) + 1):
         await evolution_round(root, round)

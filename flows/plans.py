@@ -144,13 +144,14 @@ def effort(recipe: Recipe, round: int) -> Effort:
     )
 
 
-def examination(recipe: Recipe) -> Examination:
-    """The same examination, seed included, in every round."""
+def examination(recipe: Recipe, round: int) -> Examination:
+    """The same examination, seed included, in every round; the whole system may be asked less before the last."""
     spec = recipe.evaluation
     return Examination(
         settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation.INFERENCE),
         seed=recipe.run.seed,
         majority=spec.majority,
+        num_system=None if round == len(recipe.rounds) else spec.system_problems,
         max_in_flight=recipe.search.max_in_flight,
     )
 

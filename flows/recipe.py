@@ -115,13 +115,14 @@ class TrainingSection(Section):
     warmup_ratio: Share = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Share = 0.999
+    optimizer: Literal["adamw", "muon"] = "adamw"
     max_length: Count = 4096
     accumulate: bool = False  # train on the sets of the rounds before as well
     threads: CountOrNone = 0  # 0: as many as there are
 
     def hyperparameters(self, *names: str) -> dict[str, float | str | bool]:
         """What the training process is told; `names` are those of one kind of training."""
-        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "max_length")
+        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer", "max_length")
         return {name: getattr(self, name) for name in (*shared, "threads", *names)}
 
 
@@ -152,6 +153,7 @@ class EvaluationSection(Section):
     num_candidates: Count = 32
     temperature: Positive = 1.0
     majority: bool = True  # over as many tokens as the search used
+    system_problems: CountOrNone | None = None  # asked of the whole system in all rounds but the last; None: all
     base: bool = True  # row 0 of the tables
     pair_problems: CountOrNone = 60  # held-out problems the fixed preference pairs come from
     pair_rollouts: Count = 4

@@ -39,6 +39,7 @@ class Examination:
     settings: SearchSettings
     seed: int
     majority: bool = True
+    num_system: int | None = None  # problems that the whole system is asked; None: all
     max_in_flight: int = 64
 
 
@@ -73,7 +74,8 @@ async def examine(
 ) -> list[Row]:
     """Ask every problem of the policy alone and, where there is a PPM, of the whole system."""
     depth = exam.settings.max_depth
-    stage = Stage("evaluation", round, len(problems) * (2 if models.ppm else 1))
+    for_system = sorted(problems, key=lambda problem: problem.id)[: exam.num_system] if models.ppm else []
+    stage = Stage("evaluation", round, len(problems) + len(for_system))
 
     async def system_1(problem: Problem) -> list[Row]:
         start = time.monotonic()
@@ -90,9 +92,9 @@ async def examine(
 
     async with opened(models.sampled(0.0).without_ppm(), sandbox) as engines:
         rows = await crowd(system_1, problems, limit=exam.max_in_flight)
-    if models.ppm:
+    if for_system:
         async with opened(models, sandbox) as engines:
-            rows += await crowd(system_2, problems, limit=exam.max_in_flight)
+            rows += await crowd(system_2, for_system, limit=exam.max_in_flight)
     return [row for of_problem in rows for row in of_problem]
 
 
