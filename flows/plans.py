@@ -144,14 +144,14 @@ def effort(recipe: Recipe, round: int) -> Effort:
     )
 
 
-def examination(recipe: Recipe, round: int) -> Examination:
-    """The same examination, seed included, in every round; the whole system may be asked less before the last."""
+def examination(recipe: Recipe, round: int | None = None) -> Examination:
+    """The same examination, seed included, in every round; before the last the whole system may be asked less."""
     spec = recipe.evaluation
     return Examination(
         settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation.INFERENCE),
         seed=recipe.run.seed,
         majority=spec.majority,
-        num_system=None if round == len(recipe.rounds) else spec.system_problems,
+        num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
         max_in_flight=recipe.search.max_in_flight,
     )
 
