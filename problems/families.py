@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
+from problems.importing import problem_id
 from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event, read, sentences
 from rstar import steps as fmt
 from rstar.protocols import Problem, UserError
@@ -206,11 +207,6 @@ def wrong_steps(
     return verdicts
 
 
-def problem_id(question: str) -> str:
-    """The identity of a problem: a hash of its text, white space normalised."""
-    return hashlib.blake2b(" ".join(question.split()).encode(), digest_size=8).hexdigest()
-
-
 def _checked(story: Story | None, level: str, split: Split, *, source: str) -> FamilyProblem | None:
     """The story as a problem, or None where a quantity is absurd, the answer easy to guess or the split the other."""
     if story is None or story.split != split:
@@ -344,6 +340,3 @@ def _draw(kind: str, value: Fraction, rng: random.Random) -> tuple[int, int] | N
         return rng.randint(2, 40), rng.randint(2, 9)
     return rng.randint(3, 99), 0
 
-
-def structures(problems: Iterable[FamilyProblem]) -> set[str]:
-    return {problem.structure for problem in problems}

@@ -9,7 +9,6 @@ from problems.families import (
     LEVELS,
     NUM_OPERATIONS,
     generate,
-    problem_id,
     read_story,
     render_plan,
     run_plan_code,
@@ -17,6 +16,7 @@ from problems.families import (
     vary,
     wrong_steps,
 )
+from problems.importing import problem_id
 from problems.sentences import KINDS, read
 from rstar.protocols import UserError
 

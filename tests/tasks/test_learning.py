@@ -1,0 +1,65 @@
+"""The gain comes from the Q-values: a PPM trained on shuffled ones loses it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from models import train_ppm
+from models.scorer import TransformersScorer
+from models.training import TrainingConfig
+from problems.bootstrap import BootstrapPolicy
+from problems.families import FamilyProblem, generate
+from problems.grading import MathJudge
+from rstar.annotation import Annotation
+from rstar.pairs import extract_pairs
+from rstar.search import SearchSettings, search
+from rstar.tree import Tree
+from sandbox.providers import open_sandbox
+from tasks.engines import ROOT
+from tasks.heldout import pair_rows, score_pairs
+from tasks.pairs import pair_row
+from tasks.trees import Searched, node_refs
+
+BASE = ROOT / "models" / "tiny-base"
+
+
+async def grow(problems: list[FamilyProblem]) -> list[Tree]:
+    settings = SearchSettings(num_rollouts=8, num_candidates=5, annotation=Annotation.TERMINAL)
+    async with open_sandbox("local") as executor, MathJudge() as judge:
+        given = {"policy": BootstrapPolicy(), "executor": executor, "judge": judge, "settings": settings}
+        return list(await asyncio.gather(*(search(one.problem, **given, seed=0) for one in problems)))
+
+
+async def accuracy(pairs: list[dict[str, object]], heldout: list[dict[str, object]], out: Path, shuffle: bool) -> float:
+    """Share of held-out pairs whose truly right step a PPM trained on `pairs` scores higher."""
+    config = TrainingConfig(
+        data="pairs", base=str(BASE), out=str(out), learning_rate=2e-3, optimizer="muon", epochs=2, group_batch=32,
+        max_length=1024, shuffle_labels=shuffle,
+    )  # fmt: skip
+    train_ppm.train(config, pairs)
+    async with TransformersScorer(out) as scorer:
+        margins = await score_pairs(heldout, scorer)
+    return sum(margin > 0 for margin in margins) / len(margins)
+
+
+@pytest.mark.skipif(not BASE.is_dir(), reason="the tiny base is not built; `make tiny-base`")
+async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_does_not(tmp_path: Path) -> None:
+    train = generate({"gsm": 60, "math": 60}, seed=1, split="train")
+    test = generate({"gsm": 30, "math": 30}, seed=1, split="test")
+    trees = await grow(train)
+    found = [Searched(tree.problem, tree, node_refs([tree], tree)) for tree in trees]
+    common = {"run": "test", "round": 1, "recipe": ""}
+    pairs = [
+        pair_row(one, pair, **common) for one in found for pair in extract_pairs(one.tree) if pair.kind == "step"
+    ]
+    for pair in pairs:
+        pair["group"] = pair["group_id"]
+    heldout = [row for tree, one in zip(await grow(test), test, strict=True) for row in pair_rows(tree, one.truth)]
+    assert len(pairs) > 200 and len(heldout) > 60
+    true = await accuracy(pairs, heldout, tmp_path / "true", shuffle=False)
+    shuffled = await accuracy(pairs, heldout, tmp_path / "shuffled", shuffle=True)
+    assert true > 0.7
+    assert shuffled < 0.6
