@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from problems.families import PlanStep, read_story, write_answer, write_step
 from problems.sentences import Event, read
+from problems.stories import PlanStep, read_story, write_answer, write_step
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 

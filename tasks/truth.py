@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from problems.families import wrong_steps
+from problems.stories import wrong_steps
 from rstar.protocols import Verdict
 from sandbox.arithmetic import NotEligible, run_arithmetic
 

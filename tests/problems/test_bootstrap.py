@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from problems.bootstrap import MISREAD, BootstrapPolicy
-from problems.families import generate, solution
+from problems.families import generate
+from problems.stories import solution
 from rstar.protocols import UserError
 
 FLAWLESS = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 0.0), slip=0.0)

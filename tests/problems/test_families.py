@@ -5,19 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from problems.families import (
-    LEVELS,
-    NUM_OPERATIONS,
-    generate,
-    read_story,
-    render_plan,
-    run_plan_code,
-    solution,
-    vary,
-    wrong_steps,
-)
+from problems.families import LEVELS, NUM_OPERATIONS, generate, vary
 from problems.importing import problem_id
 from problems.sentences import KINDS, read
+from problems.stories import read_story, render_plan, run_plan_code, solution, wrong_steps
 from rstar.protocols import UserError
 
 COUNTS = {"gsm": 60, "math": 60, "olympiad": 90}
@@ -92,8 +83,8 @@ def test_a_hand_computed_story() -> None:
 
 def test_a_reversed_story_is_undone_from_its_end() -> None:
     question = (
-        "Ana has some nuts. Ana sells 5 nuts. Ana trades and ends up with 3 times the nuts. In the end Ana has 60 nuts. "
-        "What did Ana begin with?"
+        "Ana has some nuts. Ana sells 5 nuts. Ana trades and ends up with 3 times the nuts. "
+        "In the end Ana has 60 nuts. What did Ana begin with?"
     )
     plan = read_story(question).plan()
     assert [step.code for step in plan] == ["ana = 60", "ana = ana // 3", "ana = ana + 5", "print(ana)"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from problems.families import generate, solution
+from problems.families import generate
+from problems.stories import solution
 from tasks.truth import has_wrong_step, wrong_of
 
 MADE = generate({"gsm": 10, "math": 10, "olympiad": 10}, seed=1, split="train")
