@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -64,9 +65,9 @@ def claims(runs: list[Figures]) -> list[tuple[str, float, bool]]:
         return average(runs, lambda run: getattr(run, table)[key])
 
     policy = [at("pass_at_1", (r, "all")) for r in range(1, last + 1)]
-    drop = max(before - after for before, after in zip(policy, policy[1:], strict=False))
+    drop = max(before - after for before, after in pairwise(policy))
     pairs = [at("ppm_pairs", r) for r in range(1, last + 1)]
-    rise = min(after - before for before, after in zip(pairs, pairs[1:], strict=False))
+    rise = min(after - before for before, after in pairwise(pairs))
     olympiad = at("coverage", (last, "olympiad")) - at("coverage", (1, "olympiad"))
     over_policy = at("systems", (last, "system")) - at("systems", (last, "pass@1"))
     over_majority = at("systems", (last, "system")) - at("systems", (last, "majority"))
@@ -82,8 +83,8 @@ def claims(runs: list[Figures]) -> list[tuple[str, float, bool]]:
 
 def table(runs: list[Figures]) -> list[str]:
     last = max(round for round, _ in runs[0].coverage)
-    lines = ["| round | " + " | ".join(f"coverage {level}" for level in LEVELS) + " | pass@1 | majority | system | PPM pairs |"]
-    lines.append("|" + "---|" * (len(LEVELS) + 5))
+    columns = ["round", *(f"coverage {level}" for level in LEVELS), "pass@1", "majority", "system", "PPM pairs"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for round in range(last + 1):
         cells = [cell(runs, "coverage", (round, level)) for level in LEVELS]
         cells.append(cell(runs, "pass_at_1", (round, "all")))
@@ -116,7 +117,8 @@ def main() -> int:
     for choice in choices:
         shares = [run.wrong_steps[1, choice] for run in runs if (1, choice) in run.wrong_steps]
         print(f"\nright answers with a wrong step, round 1, {choice}: {mean(shares):.1f} %" if shares else "", end="")
-    print(f"\n\nminutes a run: {', '.join(f'{wall:.1f}' for wall in walls)}; peak {max(r.peak_gib for r in runs):.1f} GiB\n")
+    peak = max(run.peak_gib for run in runs)
+    print(f"\n\nminutes a run: {', '.join(f'{wall:.1f}' for wall in walls)}; peak {peak:.1f} GiB\n")
     print("| claim (mean of the seeds) | figure | holds |\n|---|---|---|")
     results = claims(runs)
     for text, figure, holds in results:

@@ -122,8 +122,8 @@ class TrainingSection(Section):
 
     def hyperparameters(self, *names: str) -> dict[str, float | str | bool]:
         """What the training process is told; `names` are those of one kind of training."""
-        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer", "max_length")
-        return {name: getattr(self, name) for name in (*shared, "threads", *names)}
+        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer")
+        return {name: getattr(self, name) for name in (*shared, "max_length", "threads", *names)}
 
 
 class SftSection(TrainingSection):

@@ -66,8 +66,9 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
             models=trained, sandbox=plans.sandbox(recipe), seed=recipe.run.seed, recipe=recipe.hash,
         )  # fmt: skip
     await evaluate(
-        root, round, models=trained, sandbox=plans.sandbox(recipe), exam=plans.examination(recipe, round), recipe=recipe.hash
-    )
+        root, round, models=trained, sandbox=plans.sandbox(recipe), exam=plans.examination(recipe, round),
+        recipe=recipe.hash,
+    )  # fmt: skip
     await show_round(root, round)
     return searched | aggregated | extracted
 
