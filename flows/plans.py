@@ -41,7 +41,11 @@ def recipe_of(root: str) -> Recipe:
     url = Run(root).recipe
     if not files.exists(url):
         raise UserError(f"{root}: no run there (recipe.json is missing); start one with `rstar evolve`")
-    return check_recipe(json.loads(files.read_bytes(url)), name=url)
+    try:
+        content = json.loads(files.read_bytes(url))
+    except ValueError:
+        raise UserError(f"{url}: not JSON; restore it, or give another run") from None
+    return check_recipe(content, name=url)
 
 
 def difference(one: Recipe, other: Recipe) -> str:

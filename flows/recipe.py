@@ -21,7 +21,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,7 +35,7 @@ class RunSection(Section):
     """How the work is cut and where it runs: nothing here but the seed may change a result."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=4_000_000)  # times 1000 it must still be a seed of NumPy's
     shards: Count = 4
     workers: Count = 1  # shards in flight at once
     dispatch: Literal["subflow", "deployment"] = "subflow"
@@ -220,15 +220,17 @@ class Recipe(Section):
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     """Read a TOML file, or a shipped recipe by its name, with `key=value` overrides such as rounds.1.num_rollouts=4."""
     file = Path(path)
-    if not file.exists() and (RECIPES / f"{path}.toml").exists():
+    if not file.is_file() and (RECIPES / f"{path}.toml").exists():
         file = RECIPES / f"{path}.toml"
-    if not file.exists():
+    if not file.is_file():
         shipped = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
         raise UserError(f"recipe {path}: no such file; give a TOML file or one of: {shipped}")
     try:
         content = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {file}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"recipe {file}: cannot be read ({error.strerror})") from None
     for override in overrides or []:
         apply_override(content, override)
     return check_recipe(content, name=str(file))
@@ -255,9 +257,10 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     place: Any = content
     try:
         for part in path:
-            place = place[int(part) - 1] if isinstance(place, list) else place.setdefault(part, {})
+            numbered = dict(enumerate(place, start=1)) if isinstance(place, list) else None
+            place = numbered[int(part)] if numbered else place.setdefault(part, {})
         place[last] = value
-    except (ValueError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"--set {override}: there is no key {key}") from None
 
 

@@ -75,7 +75,10 @@ def read_bytes(url: str) -> bytes:
 
 
 def exists(url: str) -> bool:
-    return bool(filesystem(url).exists(url)) if is_remote(url) else Path(url).exists()
+    try:
+        return bool(filesystem(url).exists(url)) if is_remote(url) else Path(url).exists()
+    except OSError as error:
+        raise failure("look for", url, error) from error
 
 
 def matching(root: str, pattern: str) -> list[str]:

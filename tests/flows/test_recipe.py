@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.plans import difference, effort, flat
+from flows.plans import difference, effort, flat, recipe_of
 from flows.recipe import RECIPES, load_recipe
 from rstar.protocols import UserError
 
@@ -45,6 +45,10 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("synthesis.min_agreeing=30", ["synthesis", "min_agreeing = 30"]),
         ("sandbx.provider=local", ["sandbx", "unknown key", "did you mean sandbox?"]),
         ("rounds.9.num_rollouts=4", ["rounds.9.num_rollouts", "no key"]),
+        ("rounds.0.num_rollouts=4", ["rounds.0.num_rollouts", "no key"]),
+        ("sft.learning_rate=inf", ["sft.learning_rate", "got inf", "finite"]),
+        ("run.seed=-1", ["run.seed", "got -1", "greater than or equal to 0"]),
+        ("run.seed=5_000_000", ["run.seed", "less than or equal to"]),
         ("sft", ["expected key=value"]),
     ],
 )
@@ -62,6 +66,14 @@ def test_a_recipe_that_is_not_toml_or_not_there_is_a_users_mistake(tmp_path: Pat
         load_recipe(tmp_path / "bad.toml")
     with pytest.raises(UserError, match=r"no such file; .* smoke"):
         load_recipe(tmp_path / "none.toml")
+    with pytest.raises(UserError, match="no such file"):
+        load_recipe(tmp_path)
+
+
+def test_a_runs_recipe_that_is_torn_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"run": {"na')
+    with pytest.raises(UserError, match=r"recipe.json: not JSON"):
+        recipe_of(str(tmp_path))
 
 
 def test_the_hash_names_what_may_change_a_result_and_nothing_else() -> None:
