@@ -64,7 +64,7 @@ def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
     try:
         evolve_here(checked, root)
     except KeyboardInterrupt:
-        errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}")
+        errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}", markup=False)
         raise typer.Exit(130) from None
 
 
@@ -94,7 +94,7 @@ def solve(
     question: str,
     run: OfRun = None,
     seed: int = 0,
-    rollouts: Annotated[int | None, typer.Option(help="Trajectories; the recipe's by default.")] = None,
+    rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts; the recipe's by default.")] = None,
 ) -> None:
     """Think deeply about one question with a run's last policy and PPM."""
     from flows.solving import solve_question
@@ -106,8 +106,8 @@ def solve(
 def benchmark(
     file: Path,
     run: OfRun = None,
-    level: str | None = None,
-    limit: Annotated[int | None, typer.Option(help="The first so many problems.")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of rows that name none.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
 ) -> None:
     """Examine a run's last models on a file of problems."""
     from flows.solving import benchmark_file
@@ -124,7 +124,7 @@ def report(run: Annotated[str | None, typer.Argument(help="The run's folder.")] 
     root = find_run(run)
     for table in final_tables(root):
         console.print(table)
-    console.print(write_report(root))
+    console.print(write_report(root), markup=False)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # SQL may start with a comment, --

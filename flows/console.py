@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from tasks.progress import Progress, listening
 
@@ -55,13 +56,14 @@ def watching(num_rounds: int) -> Iterator[None]:
 def print_rows(rows: list[dict[str, object]], title: str = "") -> None:
     """Print rows of equal keys as a table."""
     if not rows:
-        console.print(f"{title}: no rows" if title else "no rows")
+        console.print(f"{title}: no rows" if title else "no rows", markup=False)
         return
-    table = Table(title=title or None)
+    table = Table(title=Text(title) if title else None)
     for name in rows[0]:
-        table.add_column(name)
+        table.add_column(Text(name))
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        # Text, so that a step with [brackets] is not taken for markup.
+        table.add_row(*(Text(cell(value)) for value in row.values()))
     console.print(table)
 
 

@@ -6,13 +6,13 @@ Looks at Python, processors, memory, disk, Docker's engine, GPU, Prefect's serve
 from __future__ import annotations
 
 import asyncio
+import http.client
 import importlib.util
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +100,10 @@ def gpu() -> Finding:
     if not (nvidia_smi := shutil.which("nvidia-smi")):
         return Finding("GPU", "none found (no nvidia-smi)", advice)
     query = [nvidia_smi, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", f"nvidia-smi does not answer: {error}", advice)
     names = "; ".join(answer.stdout.strip().splitlines())
     return Finding("GPU", names or answer.stderr.strip()[:80], "" if names else advice)
 
@@ -113,7 +116,7 @@ def prefect_server() -> Finding:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=3) as answer:
             return Finding("Prefect server", f"answers {answer.status} at {url}")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return Finding("Prefect server", f"{url}: {reason}", "start it, or unset PREFECT_API_URL for a temporary one")
 
@@ -123,7 +126,7 @@ def object_store() -> Finding:
     if importlib.util.find_spec("s3fs") is None:
         return Finding("S3", "s3fs is not installed", "install the package's dependencies again")
     if not (os.environ.get("AWS_ACCESS_KEY_ID") or Path("~/.aws/credentials").expanduser().exists()):
-        return Finding("S3", "no credentials", "only for --out s3://…: set AWS_ACCESS_KEY_ID and its secret")
+        return Finding("S3", "no credentials", "only for tables at s3://…: set AWS_ACCESS_KEY_ID and its secret")
     return Finding("S3", f"credentials for {endpoint} (not asked)")
 
 

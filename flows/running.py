@@ -20,11 +20,11 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     start = time.monotonic()
     plans.base_model(recipe)  # a missing one is better told before the search than after it
     place = str(Path(root).absolute())
-    console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}")
+    console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
     if recipe.sandbox.provider == "local":
         console.print("steps run in the local sandbox, which does not stop an attacker (see: rstar doctor)")
     with watching(len(recipe.rounds)):
         report = asyncio.run(evolution(recipe, place))
     for table in final_tables(place)[:NUM_TABLES]:
         console.print(table)
-    console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}")
+    console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}", markup=False)
