@@ -6,6 +6,7 @@ that the command it prints resumes.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -165,6 +166,11 @@ def main() -> None:
     except (UserError, InfrastructureError) as error:
         errors.print(f"rstar: {error}", markup=False)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise  # a full disk may strike where no store is: Prefect's results, a log, a temporary folder
+        errors.print(f"rstar: {error}; free some space and run the same command again", markup=False)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

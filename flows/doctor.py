@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def prefect_server() -> Finding:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=3) as answer:
             return Finding("Prefect server", f"answers {answer.status} at {url}")
+    except urllib.error.HTTPError as error:  # such as 401: it is there, and Prefect has its own word on the rest
+        return Finding("Prefect server", f"answers {error.code} at {url}")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return Finding("Prefect server", f"{url}: {reason}", "start it, or unset PREFECT_API_URL for a temporary one")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
 from flows import plans
 from flows.console import console, watching
+from flows.doctor import prefect_server
 from flows.evolution import evolution
 from flows.recipe import Recipe
 from report.tables import final_tables
+from rstar.protocols import UserError
 
 NUM_TABLES = 6  # the report has the others
 
@@ -18,6 +21,8 @@ NUM_TABLES = 6  # the report has the others
 def evolve_here(recipe: Recipe, root: str) -> None:
     """Run the flow in this process, against PREFECT_API_URL's server or a temporary one."""
     start = time.monotonic()
+    if (server := prefect_server()).advice and os.environ.get("PREFECT_API_URL"):
+        raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
     plans.base_model(recipe)  # a missing one is better told before the search than after it
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)

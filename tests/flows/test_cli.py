@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from flows import cli
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -24,6 +27,7 @@ def rstar(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPro
         (["evolve", "nowhere.toml"], ["nowhere.toml", "no such file"]),
         (["evolve", "smoke", "--set", "rounds.1.num_rolouts=4"], ["rounds.1.num_rolouts", "mean num_rollouts?"]),
         (["evolve", "smoke", "--set", "model.base=./nowhere"], ["./nowhere", "make tiny-base"]),
+        (["evolve", "."], ["recipe .", "no such file"]),
         (["evolve", "smoke", "--out", "s3://bucket/run"], ["s3://bucket/run", "folder"]),
         (["sql", "SELECT 1"], ["no run in runs/", "rstar demo"]),
         (["sql", "-- a comment first\nSELECT 1", "--run", "nowhere"], ["run nowhere", "no such folder"]),
@@ -63,3 +67,24 @@ def test_doctor_says_what_is_there_and_what_to_do_about_what_is_not() -> None:
     done = rstar("doctor")
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("Docker", "GPU", "Prefect", "S3", "disk", "memory"))
+
+
+def test_a_prefect_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    done = rstar("evolve", "smoke", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rstar: PREFECT_API_URL: http://127.0.0.1:9/api")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_disk_that_is_full_where_no_store_is_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/results")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "/results" in said and "free some space" in said
