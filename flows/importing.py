@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from flows.console import console, errors
-from problems.importing import import_problems
+from problems.importing import ImportResult, import_problems
 from store import shards
 from tasks.problems import problem_row
 
@@ -19,12 +19,20 @@ def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> lis
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"reading {file}", total=1.0)
         result = import_problems(
-            file, strict=strict, level=level, progress=lambda rows, share: bars.update(bar, completed=share)
+            file,
+            strict=strict,
+            level=level,
+            progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),
         )
+    name_bad_rows(result)
+    shards.write_rows(out, "problems", map(problem_row, result.problems))
+    kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
+    return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]
+
+
+def name_bad_rows(result: ImportResult) -> None:
+    """Say which rows are left out, and why."""
     for error in result.errors[:MAX_NAMED]:
         errors.print(str(error), markup=False)
     if len(result.errors) > MAX_NAMED:
         errors.print(f"... and {len(result.errors) - MAX_NAMED} more")
-    shards.write_rows(out, "problems", map(problem_row, result.problems))
-    kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
-    return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]

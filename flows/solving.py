@@ -12,6 +12,7 @@ from rich.syntax import Syntax
 
 from flows import plans
 from flows.console import console, watching
+from flows.importing import name_bad_rows
 from flows.recipe import Recipe
 from problems.importing import import_problems, problem_id
 from rstar.protocols import Problem, UserError
@@ -64,7 +65,9 @@ def show(conclusion: Conclusion, thoughts: list[Thought]) -> None:
 def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:
     """Return accuracy and tokens a problem by metric."""
     recipe, models = last_pair(root)
-    problems = list(import_problems(file, level=level).problems[:limit])
+    imported = import_problems(file, level=level)
+    name_bad_rows(imported)
+    problems = list(imported.problems[:limit])
     exam = plans.examination(recipe)
     with watching(len(recipe.rounds)):
         rows = asyncio.run(

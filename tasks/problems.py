@@ -16,6 +16,7 @@ from problems.families import FamilyProblem, generate
 from rstar.protocols import Problem, UserError
 from store import files, shards
 from store.layout import Run
+from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
 
 
@@ -39,6 +40,10 @@ async def prepare_problems(root: str, split: str, source: ProblemSource, seed: i
     if not files.exists(url):
         left_out = Run(root).path("problems", f"{split}.left-out.txt")
         rows = imported_rows(source, left_out) if source.file else family_rows(source.by_level, seed=seed, split=split)
+        if files.exists(left_out):
+            num_left_out = len(files.read_bytes(left_out).splitlines())
+            stage = Stage(f"{split} problems", 0, len(rows))
+            await stage.reach(len(rows), note=f"{num_left_out} rows left out, named in problems/{split}.left-out.txt")
         if not rows:
             raise UserError(f"no {split} problems: {source.file or dict(source.by_level)} holds none that can be used")
         shards.write_rows(url, "problems", rows)

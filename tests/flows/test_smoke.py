@@ -110,10 +110,11 @@ def test_benchmark_examines_policy_and_system_on_a_file(finished: Path, tmp_path
     question = "Ana has {} coins. Ana finds 5 coins. How many coins does Ana have now?"
     rows = [{"problem": question.format(n), "answer": str(n + 5)} for n in (41, 52)]
     file = tmp_path / "two.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{torn\n")
     done = rstar("benchmark", str(file), "--run", str(finished))
     assert done.returncode == 0, done.stderr
     assert all(metric in done.stdout for metric in ("pass@1", "system", "majority"))
+    assert f"{file}:3: not JSON" in done.stderr
 
 
 def test_real_problems_go_the_whole_way_and_bad_rows_are_named(base: str, tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_real_problems_go_the_whole_way_and_bad_rows_are_named(base: str, tmp_pa
     assert done.returncode == 0, done.stderr
     coverage = catalog.query(root, "SELECT num_problems FROM coverage WHERE level = 'gsm'")
     assert coverage["num_problems"].to_list() == [len(rows)]
+    assert "1 rows left out, named in" in " ".join(done.stdout.split())
     assert f"{train}:{len(rows) + 1}" in (root / "problems" / "train.left-out.txt").read_text()
     assert (root / "report.html").exists()
 
