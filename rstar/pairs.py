@@ -6,10 +6,10 @@ Section 3.3, "Process preference model". Loss for a group of P positives and M n
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from rstar.trajectories import Trajectory, best_first, trajectories
 from rstar.tree import Node, Tree
@@ -36,8 +36,6 @@ class Pair:
     prefix_id: int  # the node they continue: pairs with the same kind and prefix_id are one group
     chosen_id: int
     rejected_id: int
-    num_positives: int  # P and M of the group as extracted, before any filter
-    num_negatives: int
 
     @property
     def group(self) -> tuple[str, int]:
@@ -88,8 +86,6 @@ def _step_group(node: Node, right: set[int], failed: set[int], per_side: int) ->
             prefix_id=node.id,
             chosen_id=chosen.id,
             rejected_id=rejected.id,
-            num_positives=len({chosen.id for chosen, _ in sides}),
-            num_negatives=len({rejected.id for _, rejected in sides}),
         )
         for chosen, rejected in sides
     ]
@@ -112,8 +108,6 @@ def trajectory_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
             prefix_id=tree.root.id,
             chosen_id=chosen.found,
             rejected_id=rejected.found,
-            num_positives=len(positives),
-            num_negatives=len(negatives),
         )
         for chosen in positives
         for rejected in negatives
@@ -124,38 +118,20 @@ def _worst_first(trajectory: Trajectory) -> tuple[float, int]:
     return trajectory.mean_q, trajectory.found
 
 
-def filter_pairs(pairs: Iterable[Pair], *, min_margin: float = 0.5, min_edit_distance: int = 20) -> list[Pair]:
-    """Pairs with a clear margin between clearly different texts; the defaults are the reference's."""
-    return [
-        pair
-        for pair in pairs
-        if pair.margin >= min_margin and differs("".join(pair.chosen), "".join(pair.rejected), min_edit_distance)
-    ]
+def is_clear(margin: float, distance: int, *, min_margin: float = 0.5, min_edit_distance: int = 20) -> bool:
+    """Whether a pair is to be trained on: Q-values and texts clearly apart; the defaults are the reference's."""
+    return margin >= min_margin and distance >= min_edit_distance
 
 
-def group_sizes(pairs: Iterable[Pair]) -> Counter[tuple[str, int]]:
-    """How many pairs each group has; after a filter this, not P * M, is what a pair's loss is divided by."""
-    return Counter(pair.group for pair in pairs)
-
-
-def differs(text: str, other: str, distance: int) -> bool:
-    """Whether the Levenshtein distance is at least `distance`; only the band that can matter is computed."""
-    if distance <= 0 or abs(len(text) - len(other)) >= distance:
-        return True
-    return _banded_distance(text, other, distance) >= distance
-
-
-def _banded_distance(text: str, other: str, limit: int) -> int:
-    """min(limit, edit distance), in time len(text) * limit."""
-    above: Sequence[int] = range(len(other) + 1)
-    for row, letter in enumerate(text, start=1):
-        current = [limit] * (len(other) + 1)
-        if row < limit:
-            current[0] = row
-        for column in range(max(1, row - limit), min(len(other), row + limit) + 1):
-            replaced = above[column - 1] + (letter != other[column - 1])
-            current[column] = min(replaced, above[column] + 1, current[column - 1] + 1, limit)
-        if min(current) >= limit:
-            return limit
-        above = current
-    return above[-1]
+def edit_distance(text: str, other: str) -> int:
+    """Levenshtein's distance, a row at a time: insertions are a running minimum."""
+    same = next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    text, other = text[same:], other[same:]
+    codes = np.array([ord(letter) for letter in other])
+    places = np.arange(len(other) + 1)
+    row = places
+    for letter in text:
+        replaced = row[:-1] + (codes != ord(letter))
+        best = np.concatenate(([row[0] + 1], np.minimum(replaced, row[1:] + 1)))
+        row = np.minimum.accumulate(best - places) + places
+    return int(row[-1])

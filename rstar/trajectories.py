@@ -67,9 +67,9 @@ def sft_choice(found: Sequence[Trajectory], *, per_problem: int = 2) -> list[Tra
     return sorted((one for one in found if one.correct), key=best_first)[:per_problem]
 
 
-def label_is_suspect(found: Sequence[Trajectory]) -> bool:
-    """Whether a synthetic problem is to be dropped: its trajectories are correct less than half the time."""
-    return 2 * sum(one.correct is True for one in found) < len(found)
+def label_is_suspect(found: Sequence[Trajectory], *, min_correct: float = 0.5) -> bool:
+    """Whether a synthetic problem is to be dropped: too small a share of its trajectories is correct."""
+    return sum(one.correct is True for one in found) < min_correct * len(found)
 
 
 def random_choice(found: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:

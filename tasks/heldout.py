@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect import task
 
-from rstar.pairs import step_pairs
+from rstar.pairs import edit_distance, step_pairs
 from rstar.protocols import Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.steps import parse_response
@@ -22,7 +22,6 @@ from store.layout import Run
 from store.schema import node_ref
 from tasks.crowd import crowd
 from tasks.engines import Models, Sandbox, opened
-from tasks.pairs import edit_distance
 from tasks.problems import read_problems
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed

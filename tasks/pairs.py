@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from prefect import task
 
-from rstar.pairs import Pair, extract_pairs
+from rstar.pairs import Pair, edit_distance, extract_pairs
 from store import shards
 from store.layout import Run
 from tasks.phases import Phase, finished
@@ -58,17 +57,3 @@ def pair_row(one: Searched, pair: Pair, **columns: Any) -> dict[str, Any]:
         "chosen_node": one.refs[pair.chosen_id],
         "rejected_node": one.refs[pair.rejected_id],
     }
-
-
-def edit_distance(text: str, other: str) -> int:
-    """Levenshtein's distance, a row at a time: insertions are a running minimum."""
-    same = next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
-    text, other = text[same:], other[same:]
-    codes = np.array([ord(letter) for letter in other])
-    places = np.arange(len(other) + 1)
-    row = places
-    for letter in text:
-        replaced = row[:-1] + (codes != ord(letter))
-        best = np.concatenate(([row[0] + 1], np.minimum(replaced, row[1:] + 1)))
-        row = np.minimum.accumulate(best - places) + places
-    return int(row[-1])

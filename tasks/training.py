@@ -17,6 +17,7 @@ from typing import Any
 
 from prefect import task
 
+from rstar.pairs import is_clear
 from rstar.protocols import InfrastructureError, UserError
 from store import files, shards
 from store.layout import Run
@@ -67,7 +68,7 @@ async def train_ppm(
         row
         for number in rounds
         for row in shards.read_rows(run.pairs(number), "pairs")
-        if row["margin"] >= min_margin and row["edit_distance"] >= min_edit_distance
+        if is_clear(row["margin"], row["edit_distance"], min_margin=min_margin, min_edit_distance=min_edit_distance)
     ]
     if not rows:
         raise UserError(f"round {round}: no preference pair to train on; lower ppm.min_margin or ppm.min_edit_distance")

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefect import task
 
-from rstar.trajectories import Trajectory, random_choice, rejection_choice, sft_choice, trajectories
+from rstar.trajectories import Trajectory, label_is_suspect, random_choice, rejection_choice, sft_choice, trajectories
 from store import shards
 from store.layout import Run
 from tasks.phases import Phase, finished
@@ -49,7 +49,7 @@ async def aggregate_q_values(
             truth = asked.truths.get(one.problem.id)
             wrong = {found_one.found: has_wrong_step(truth, found_one.steps) for found_one in found}
             found_rows += [common | trajectory_row(one, each, wrong[each.found]) for each in found]
-            suspect = one.problem.id in asked.synthetic and is_suspect(found, min_correct_synthetic)
+            suspect = one.problem.id in asked.synthetic and label_is_suspect(found, min_correct=min_correct_synthetic)
             verified = [] if suspect else sft_choice(found, per_problem=num_per_problem)
             draw = {"num_chosen": num_per_problem, "seed": tree_seed(seed, one.problem.id, 0)}
             chosen_rows += [common | row for row in sft_rows(one, "verified", verified, wrong)]
@@ -61,11 +61,6 @@ async def aggregate_q_values(
         shards.write_rows(run.sft(round), "sft", chosen_rows)
         phase.counts = {"trajectories": len(found_rows), "sft": len(chosen_rows)}
     return phase.counts
-
-
-def is_suspect(found: Sequence[Trajectory], min_correct: float) -> bool:
-    """Say whether a synthetic problem's label is not to be trusted: too few of its trajectories agree with it."""
-    return sum(one.correct is True for one in found) < min_correct * len(found)
 
 
 def trajectory_row(one: Searched, found: Trajectory, wrong_step: bool | None) -> Row:

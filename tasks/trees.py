@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rstar.merging import merge_trees
+from rstar.merging import identity, merge_trees
 from rstar.protocols import Problem
-from rstar.steps import StepKind, normalized
-from rstar.tree import Node, Tree
+from rstar.steps import StepKind
+from rstar.tree import Tree
 from store import shards
 from store.layout import Run
 from store.schema import NODES, node_ref
@@ -60,13 +60,9 @@ def _keys(tree: Tree) -> list[tuple[object, ...]]:
     keys: list[tuple[object, ...]] = []
     for node in tree.nodes:
         parent = () if node.parent is None else keys[node.parent.id]
-        key = (parent, *_identity(node))
+        key = (parent, identity(node))
         keys.append(numbers.setdefault(key, key))
     return keys
-
-
-def _identity(node: Node) -> tuple[object, ...]:
-    return ("answer", node.answer) if node.terminal else (node.valid, normalized(node.text))
 
 
 @dataclass(frozen=True, slots=True)

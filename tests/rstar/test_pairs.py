@@ -1,10 +1,12 @@
 """Preference pairs, by hand."""
 
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rstar.pairs import PairKind, differs, extract_pairs, filter_pairs, group_sizes, step_pairs, trajectory_pairs
+from rstar.pairs import edit_distance, extract_pairs, is_clear, step_pairs, trajectory_pairs
 from rstar.protocols import Problem
 from rstar.steps import StepKind
 from rstar.tree import Tree
@@ -39,7 +41,6 @@ def test_the_best_two_that_lead_to_a_right_answer_meet_the_worst_two_others_that
     grow(tree, "e", -1.0, wrong=1)
     grow(tree, "f", -0.75, dead_end=True)
     assert names(step_pairs(tree)) == [("b", "e", 1.75), ("b", "f", 1.5), ("c", "e", 1.5), ("c", "f", 1.25)]
-    assert {(pair.num_positives, pair.num_negatives) for pair in step_pairs(tree)} == {(2, 2)}
 
 
 def test_a_step_that_leads_to_both_may_be_negative_but_never_on_both_sides(tree):
@@ -100,34 +101,30 @@ def test_problems_all_right_or_all_wrong_give_no_pairs(tree):
     assert extract_pairs(other) == []
 
 
-def test_filters_ask_for_a_margin_and_an_edit_distance(tree):
-    grow(tree, "a" * 30, 0.5, right=1)
-    grow(tree, "a" * 29 + "b", -1.0, wrong=1)
-    grow(tree, "c" * 30, 0.25, wrong=1)
-    assert [pair.margin for pair in step_pairs(tree)] == [1.5, 0.25]
-    assert [pair.margin for pair in filter_pairs(step_pairs(tree), min_margin=0.5, min_edit_distance=0)] == [1.5]
-    assert [pair.margin for pair in filter_pairs(step_pairs(tree), min_margin=0.0, min_edit_distance=20)] == [0.25]
-    assert filter_pairs(step_pairs(tree)) == []
+def test_a_pair_is_clear_by_its_margin_and_its_edit_distance():
+    assert is_clear(0.5, 20)
+    assert not is_clear(0.49, 20)
+    assert not is_clear(0.5, 19)
+    assert is_clear(0.1, 0, min_margin=0.1, min_edit_distance=0)
 
 
-def test_group_sizes_count_what_a_filter_left(tree):
-    for name, q in zip("ab", (0.75, 0.25), strict=True):
-        grow(tree, name, q, right=1)
-    for name, q in zip("cd", (0.0, -0.5), strict=True):
-        grow(tree, name, q, wrong=1)
-    kept = filter_pairs(extract_pairs(tree), min_margin=0.5, min_edit_distance=0)
-    assert group_sizes(kept) == {(PairKind.STEP, 0): 3, (PairKind.TRAJECTORY, 0): 4}
+def by_definition(text, other):
+    @cache
+    def distance(i, j):
+        if not i or not j:
+            return i + j
+        same = text[i - 1] == other[j - 1]
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, distance(i - 1, j - 1) + (not same))
+
+    return distance(len(text), len(other))
 
 
-def levenshtein(text, other):
-    row = list(range(len(other) + 1))
-    for i, one in enumerate(text, start=1):
-        above, row = row, [i]
-        for j, two in enumerate(other, start=1):
-            row.append(min(above[j - 1] + (one != two), above[j] + 1, row[-1] + 1))
-    return row[-1]
+@given(st.text("abc", max_size=9), st.text("abc", max_size=9))
+def test_edit_distance_is_the_fewest_insertions_deletions_and_replacements(text, other):
+    assert edit_distance(text, other) == by_definition(text, other)
 
 
-@given(st.text("ab", max_size=12), st.text("ab", max_size=12), st.integers(0, 14))
-def test_the_banded_edit_distance_agrees_with_the_plain_one(text, other, distance):
-    assert differs(text, other, distance) == (levenshtein(text, other) >= distance)
+def test_edit_distance_of_known_words():
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance("", "abc") == edit_distance("abc", "") == 3
+    assert edit_distance("same", "same") == 0

@@ -61,6 +61,7 @@ def test_a_synthetic_problem_is_dropped_where_less_than_half_is_correct():
     assert label_is_suspect([right, wrong, wrong])
     assert not label_is_suspect([right, wrong])
     assert not label_is_suspect([right])
+    assert label_is_suspect([right, wrong], min_correct=0.6)
 
 
 def test_the_alternatives_choose_at_random_among_all_or_among_the_correct():
