@@ -114,9 +114,14 @@ def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float) -> 
         temperature=temperature,
         max_new_tokens=recipe.model.max_new_tokens,
         max_batch=recipe.model.max_batch,
-        device="" if recipe.model.device == "auto" else recipe.model.device,
+        device=device(recipe),
         seed=recipe.run.seed,
     )
+
+
+def device(recipe: Recipe) -> str:
+    """Name the device of engines and training; empty: a GPU where there is one."""
+    return "" if recipe.model.device == "auto" else recipe.model.device
 
 
 def base_model(recipe: Recipe) -> str:

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rstar.protocols import UserError
-from rstar.steps import STOP_STRINGS
 
 
 def load_tokenizer(checkpoint: str | Path) -> Any:
@@ -22,20 +21,18 @@ def load_tokenizer(checkpoint: str | Path) -> Any:
     return tokenizer
 
 
-def load_policy(checkpoint: str | Path, *, device: str = "") -> Any:
-    """A causal language model: float32 on the CPU, bfloat16 on a GPU."""
+def load_policy(checkpoint: str | Path, *, device: str = "", training: bool = False) -> Any:
+    """A causal language model: float32 on the CPU and for training, bfloat16 to ask on a GPU.
+
+    In bfloat16 the small updates of fine-tuning would be rounded away.
+    """
     device = device or default_device()
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype = torch.float32 if training or device == "cpu" else torch.bfloat16
     return _load(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def single_token_markers(tokenizer: Any) -> bool:
-    """Whether each stop marker is one token, so that generation can stop on ids."""
-    return all(len(tokenizer.encode(marker, add_special_tokens=False)) == 1 for marker in STOP_STRINGS)
 
 
 def _load(factory: Any, checkpoint: str | Path, **options: Any) -> Any:

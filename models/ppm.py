@@ -20,13 +20,13 @@ from rstar.protocols import UserError
 HEAD = "tanh"
 
 
-def from_policy(checkpoint: str | Path, *, pad_token_id: int) -> Any:
+def from_policy(checkpoint: str | Path, *, pad_token_id: int, device: str = "") -> Any:
     """A PPM with the weights of a policy and a fresh head: where every round's PPM starts."""
     config = _load(AutoConfig, checkpoint)
     config.num_labels, config.rstar_head, config.pad_token_id = 1, HEAD, pad_token_id
     model = _load(AutoModelForSequenceClassification, checkpoint, config=config, dtype=torch.float32)
     torch.nn.init.zeros_(model.score.weight)  # every score starts at 0
-    return model.to(default_device())
+    return model.to(device or default_device())
 
 
 def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:

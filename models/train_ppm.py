@@ -27,7 +27,6 @@ from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 
 LOSSES = ("ppm", "pqm", "orm")
-COLUMNS = ("kind", "group", "question", "prefix", "chosen", "rejected", "chosen_q", "rejected_q")
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels:
     for row in rows:
         if loss == "orm" and row["kind"] != "trajectory":
             continue
-        key = (row["problem_id"], row["kind"], row["group"])
+        key = (row["round"], row["group_id"])  # another round's node of the same name has another prefix
         group, place = groups.setdefault(key, Group([], [], [])), places.setdefault(key, {})
         pair = []
         for side in ("chosen", "rejected"):
@@ -117,7 +116,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     num_pairs = sum(len(example["pairs"]) for example in examples)
     per_step = max(1, round(config.group_batch * len(examples) / num_pairs))  # groups that hold about a batch of pairs
     small = min(per_step, 8)
-    model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id)
+    model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
     trainer = PPMTrainer(
         model=model,
         loss=config.loss,

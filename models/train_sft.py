@@ -59,7 +59,7 @@ def train(
 
     training.start(config)
     tokenizer = tokenizer or load_tokenizer(config.base)
-    model = model or load_policy(config.base)
+    model = model or load_policy(config.base, device=config.device, training=True)
     rows = [tokenize(tokenizer, prompt, response) for prompt, response in examples]
     kept = [row for row in rows if len(row["input_ids"]) <= config.max_length]
     if not kept:

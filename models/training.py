@@ -45,6 +45,7 @@ class TrainingConfig:
     loss: str = "ppm"  # ppm | pqm | orm
     shuffle_labels: bool = False  # the control: PPM targets dealt out at random
     seed: int = 0
+    device: str = ""  # empty: a GPU where there is one
     threads: int = 0  # 0: as many as there are
     extra: dict[str, Any] = field(default_factory=dict)  # what the caller wants in the manifest
 

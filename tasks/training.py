@@ -95,10 +95,7 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
     """Run a training process; what it was given and what it said stays beside its checkpoint."""
     data = f"{job.out}.data.parquet"
     with Phase(run, round, job.phase, recipe=recipe) as measured:
-        content = shards.to_arrow(job.table, job.rows)
-        if job.table == "pairs":
-            content = content.append_column("group", content["group_id"])  # the trainer's word
-        files.write_bytes(data, shards.to_bytes(content))
+        shards.write_rows(data, job.table, job.rows)
         config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
         files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
         steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 0))

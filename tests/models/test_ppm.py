@@ -24,7 +24,7 @@ WRONG = "\n# Tom sells 3 apples.\ntom = tom + 3\n<end_of_step>"
 
 def row(**changes: object) -> dict[str, object]:
     return {
-        "problem_id": "p", "kind": "step", "group": "g", "question": QUESTION, "prefix": FIRST, "chosen": RIGHT,
+        "round": 1, "group_id": "p/step/0:1", "kind": "step", "question": QUESTION, "prefix": FIRST, "chosen": RIGHT,
         "rejected": WRONG, "chosen_q": 0.8, "rejected_q": -0.6,
     } | changes  # fmt: skip
 
@@ -32,7 +32,7 @@ def row(**changes: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def trained(small_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ppm") / "checkpoint"
-    rows = [row(problem_id=f"p{i}", question=f"Tom has {i} apples.") for i in range(16)]
+    rows = [row(group_id=f"p{i}/step/0:1", question=f"Tom has {i} apples.") for i in range(16)]
     config = TrainingConfig(
         data="rows", base=str(small_policy), out=str(out), learning_rate=3e-3, epochs=8, group_batch=8, max_length=512
     )
@@ -85,7 +85,12 @@ def test_a_fresh_head_scores_everything_zero(small_policy: Path) -> None:
 
 
 def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> None:
-    rows = [row(), row(rejected=WRONG + " "), row(chosen=RIGHT + " "), row(kind="trajectory", prefix="")]
+    rows = [
+        row(),
+        row(rejected=WRONG + " "),
+        row(chosen=RIGHT + " "),
+        row(kind="trajectory", group_id="p/trajectory/0:0", prefix=""),
+    ]
     steps, trajectory = read_groups(rows, loss="ppm", shuffle_labels=False, seed=0)
     assert len(steps.texts) == 4
     assert steps.pairs == [(0, 1), (0, 2), (3, 1)]
@@ -93,15 +98,25 @@ def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> No
     assert all(text.startswith(render_prompt(QUESTION)) for text in steps.texts)
 
 
+def test_nodes_of_the_same_name_in_two_rounds_are_two_groups() -> None:
+    groups = read_groups([row(), row(round=2, prefix="")], loss="ppm", shuffle_labels=False, seed=0)
+    assert [group.pairs for group in groups] == [[(0, 1)], [(0, 1)]]
+
+
 def test_the_baselines_have_their_own_targets() -> None:
     [pqm] = read_groups([row()], loss="pqm", shuffle_labels=False, seed=0)
     assert pqm.targets == [0.8, -0.6]
-    [orm] = read_groups([row(), row(kind="trajectory", prefix="")], loss="orm", shuffle_labels=False, seed=0)
+    [orm] = read_groups(
+        [row(), row(kind="trajectory", group_id="p/trajectory/0:0", prefix="")],
+        loss="orm",
+        shuffle_labels=False,
+        seed=0,
+    )
     assert orm.targets == [1.0, -1.0]
 
 
 def test_shuffled_labels_turn_about_half_of_the_pairs_around() -> None:
-    rows = [row(problem_id=f"p{i}") for i in range(400)]
+    rows = [row(group_id=f"p{i}/step/0:1") for i in range(400)]
     turned = sum(group.pairs == [(1, 0)] for group in read_groups(rows, loss="ppm", shuffle_labels=True, seed=0))
     assert 150 < turned < 250
 

@@ -53,8 +53,6 @@ async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_doe
     found = [Searched(tree.problem, tree, node_refs([tree], tree)) for tree in trees]
     common = {"run": "test", "round": 1, "recipe": ""}
     pairs = [pair_row(one, pair, **common) for one in found for pair in extract_pairs(one.tree) if pair.kind == "step"]
-    for pair in pairs:
-        pair["group"] = pair["group_id"]
     heldout = [row for tree, one in zip(await grow(test), test, strict=True) for row in pair_rows(tree, one.truth)]
     assert len(pairs) > 200 and len(heldout) > 60
     true = await accuracy(pairs, heldout, tmp_path / "true", shuffle=False)
