@@ -1,6 +1,7 @@
 """The tiny policy: a Qwen2 configuration of about one million parameters, and its tokenizer.
 
-head_dim is 32 so that vLLM can serve the same checkpoint. Numbers below 1000 and the step markers are single tokens.
+head_dim is 32 so that vLLM can serve the same checkpoint. The step markers are single tokens, and so are numbers below
+1000 in running text, which helps to copy them; longer numbers, and numbers in brackets, are spelled digit by digit.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PAD, EOS, USER, ASSISTANT = "<pad>", "<eos>", "<|user|>", "<|assistant|>"
 CONTEXT = 1024
 
 
-def train_tokenizer(vocab_size: int = 3328) -> PreTrainedTokenizerFast:
-    """Train the byte-level BPE tokenizer: any text, and the base's words and numbers in one token each."""
+def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
+    """Train the byte-level BPE tokenizer: any text, and the base's common words in one token each."""
     tokenizer = Tokenizer(models.BPE())
-    split = Regex(r" ?\d{1,3}| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
+    split = Regex(r" \d{1,3}(?!\d)|\d| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -50,7 +50,7 @@ OPERATIONS = (("plus", "+", "-"), ("minus", "-", "+"), ("times", "*", "//"), ("o
 def document(rng: random.Random) -> tuple[str, str]:
     """Return one (prompt, response): a passage of sentences, and code whose comments copy them one by one."""
     people = rng.sample(NAMES, rng.choice((1, 1, 2)))
-    lines = [_sentence(rng, people) for _ in range(rng.randint(2, 10))]
+    lines = [_sentence(rng, people) for _ in range(rng.choice((1, 1, 1, *range(2, 11))))]
     backwards = rng.random() < 0.25
     question = f"{'Backwards' if backwards else 'Forwards'} {_words(rng, 1, 5, people)}?"
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
@@ -75,7 +75,7 @@ def documents(seed: int) -> Iterator[tuple[str, str]]:
 
 def vocabulary_text() -> Iterator[str]:
     """Text whose words and numbers should be single tokens."""
-    yield from (f" {number}\n{number}" for number in range(1000) for _ in range(50))
+    yield from (f" {number}" for number in range(1000) for _ in range(50))
     yield from (f"{word} {word.capitalize()} {word}" for word in WORDS for _ in range(20))
     yield from (
         f"{name} {name} {name.lower()} {name.lower()}\n{name.lower()} = {name}." for name in NAMES for _ in range(50)
@@ -91,8 +91,8 @@ def _sentence(rng: random.Random, people: list[str]) -> tuple[str, str, str]:
     a, n, m = who.lower(), _number(rng), _number(rng)
     noun, (word, sign, inverse) = rng.choice(NOUNS), rng.choice(OPERATIONS)
     kind = rng.random()
-    if kind < 0.15:  # a heap of words around a name and a number: restate it, note the number
-        return f"{_capital(_words(rng, 1, 4, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
+    if kind < 0.2:  # a heap of words around a name and a number: restate it, note the number
+        return f"{_capital(_words(rng, 1, 6, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
     if kind < 0.35:
         return f"{who} {rng.choice(('is', 'equals', 'holds'))} {n} {noun}.", f"{a} = {n}", f"{a} = {n}"
     if kind < 0.65:

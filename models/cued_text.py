@@ -1,0 +1,101 @@
+"""The second half of the base's text: longer passages in the shapes of word problems, with every meaning spelled out.
+
+As in models/tiny_text.py the words of a sentence mean nothing; a cue at its end says what its line of code is (plus,
+minus, times, over, modulo; rate, percent, share, across, whole; aside: leave it out). The families have no cues: which
+words mean which operation is what fine-tuning has to teach.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, _number, _output
+from rstar import steps as fmt
+from rstar.prompts import render_prompt
+
+SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
+Line = tuple[str, str, str]  # a sentence, its code, the code that takes it back
+
+
+def document(rng: random.Random) -> tuple[str, str]:
+    """Return one (prompt, response): the sentences without the cue `aside`, restated in order or backwards."""
+    people = rng.sample(NAMES, rng.choice((1, 2)))
+    lines = [_sentence(rng, people) for _ in range(rng.randint(2, 11))]
+    backwards = rng.random() < 0.35
+    cue = rng.choice(tuple(SHOWN)) if len(people) == 2 else "first"
+    order = rng.sample(people, len(people))
+    question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
+    question = f"{'Backwards' if backwards else 'Forwards'} {question}?"
+    passage = " ".join([*(sentence for sentence, _, _ in lines), question])
+    told = [line for line in lines if line[1]]
+    if backwards:
+        told = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(told)]
+    steps = [f"\n# {sentence}\n{code}\n{fmt.END_OF_STEP}" for sentence, code, _ in told]
+    shown = SHOWN[cue].format(a=order[0].lower(), b=order[-1].lower())
+    steps.append(f"\n# {question}\nprint({shown})\n{fmt.END_OF_CODE}")
+    output = _output(rng)
+    answer = f"\n<answer>The answer is \\boxed{{{output}}}.\n{fmt.END_OF_ANSWER}"
+    return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
+
+
+def documents(seed: int) -> Iterator[tuple[str, str]]:
+    """Endless documents; equal seeds, equal documents."""
+    rng = random.Random(seed)
+    while True:
+        yield document(rng)
+
+
+def _sentence(rng: random.Random, people: list[str]) -> Line:
+    who = rng.choice(people)
+    other = next((name for name in people if name != who), rng.choice([n for n in NAMES if n != who]))
+    a, b, n, m = who.lower(), other.lower(), _number(rng), rng.randint(2, 12)
+    word, sign, inverse = rng.choice(OPERATIONS)
+    noun, told = rng.choice(NOUNS), _clause(rng, who, n, rng.choice(NOUNS))
+    kind = rng.random()
+    if kind < 0.15:
+        return f"{told}, is.", f"{a} = {n}", f"{a} = {n}"
+    if kind < 0.3:
+        return f"{told}, aside.", "", ""
+    if kind < 0.55:
+        return f"{told}, {word}.", f"{a} = {a} {sign} {n}", f"{a} = {a} {inverse} {n}"
+    if kind < 0.68:
+        unit = rng.choice(WORDS)
+        first = f"{who} {_words(rng, 1, 2)} {n} {noun} a {unit} for {m} {unit}s"
+        second = f"For {m} {unit}s {who} {_words(rng, 1, 2)} {n} {noun} a {unit}"
+        sign, inverse = rng.choice((("+", "-"), ("-", "+")))
+        sentence = f"{rng.choice((first, second))}, {'plus' if sign == '+' else 'minus'} rate."
+        return sentence, f"{a} = {a} {sign} {n} * {m}", f"{a} = {a} {inverse} {n} * {m}"
+    if kind < 0.78:
+        sign, inverse = rng.choice((("+", "-"), ("-", "+")))
+        share = rng.choice(range(5, 100, 5))
+        clause = rng.choice((f"{share} percent of the {noun} of {who} {_words(rng, 1, 2)}",
+                             f"{who} {_words(rng, 1, 2)} {share} percent of {noun}"))  # fmt: skip
+        sentence = f"{clause}, {'plus' if sign == '+' else 'minus'} percent."
+        return sentence, f"{a} = {a} {sign} {a} * {share} // 100", f"{a} = {a} * 100 // (100 {sign} {share})"
+    if kind < 0.86:
+        sentence = f"{other} {_words(rng, 1, 2)} {n} {_words(rng, 0, 1)} {noun} {_words(rng, 1, 1)} {who}, {word}."
+        return sentence.replace("  ", " "), f"{b} = {a} {sign} {n}", f"{b} = {b} {inverse} {n}"
+    if kind < 0.92:
+        sentence = f"{who} {_words(rng, 1, 1)} {n} {noun} to {other}, across."
+        return sentence, f"{a} = {a} - {n}\n{b} = {b} + {n}", f"{a} = {a} + {n}\n{b} = {b} - {n}"
+    if kind < 0.96:
+        return f"{who} {_words(rng, 1, 3)} {other}, whole.", f"{a} = {a} + {b}\n{b} = 0", f"{a} = {a} - {b}"
+    code = f"from fractions import Fraction\n{a} = Fraction({a}, {n})"
+    return f"{told}, share.", code, f"{a} = {a} * {n}"
+
+
+def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:
+    verb, tail = _words(rng, 1, 2), _words(rng, 0, 3)
+    return rng.choice(
+        (
+            f"{who} {verb} {n} {noun} {tail}",
+            f"{who} {verb} {n} {tail}",
+            f"The {noun} of {who} {verb} {n} {tail}",
+            f"{who} {verb} the {noun} {tail} {n}",
+        )
+    ).replace("  ", " ").rstrip()  # fmt: skip
+
+
+def _words(rng: random.Random, low: int, high: int) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(low, high)))
