@@ -59,7 +59,7 @@ StepReader = Callable[[str, StepKind | None], Step]
 def read_step(text: str, previous: StepKind | None) -> Step:
     """Read a candidate that follows a step of kind `previous` (None: it follows the question)."""
     kind = kind_of(text)
-    if reason := _malformed_reason(text, kind, previous):
+    if reason := _malformed(text, kind, previous):
         return Step(kind, malformed=reason)
     if kind is StepKind.ANSWER:
         return Step(kind, answer=answer_of(text))
@@ -74,12 +74,8 @@ def kind_of(text: str) -> StepKind | None:
     return _KINDS.get(body[body.rfind("<") :])
 
 
-def malformed_reason(text: str, previous: StepKind | None) -> str | None:
+def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> str | None:
     """Why `text` cannot follow a step of kind `previous`; None where it can."""
-    return _malformed_reason(text, kind_of(text), previous)
-
-
-def _malformed_reason(text: str, kind: StepKind | None, previous: StepKind | None) -> str | None:
     if kind is None:
         return "the step has no end marker"
     if len(_STOP.findall(text)) > 1:
@@ -89,7 +85,9 @@ def _malformed_reason(text: str, kind: StepKind | None, previous: StepKind | Non
     if kind is not StepKind.ANSWER:
         if previous in (StepKind.LAST_CODE, StepKind.ANSWER):
             return "code follows after the end of the code"
-        if text.lstrip().startswith(CODE) != (previous is None):
+        first = previous is None
+        # Not only at its start: what stands before a second <code> would not be run.
+        if text.lstrip().startswith(CODE) != first or text.count(CODE) != first:
             return f"the first step starts with {CODE}, and only the first"
         return None
     if previous is not StepKind.LAST_CODE:

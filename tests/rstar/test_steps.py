@@ -65,6 +65,8 @@ def test_the_answer_is_the_last_balanced_box(text, answer):
         ("tom = 34", None, "no end marker"),
         (SECOND, None, "the first step starts"),
         (FIRST, StepKind.CODE, "the first step starts"),
+        ("\nx = 1\n<code>\ny = 2\n<end_of_step>", StepKind.CODE, "the first step starts"),
+        ("<code>\nx = 1\n<code>\ny = 2\n<end_of_step>", None, "the first step starts"),
         (SECOND, StepKind.LAST_CODE, "after the end of the code"),
         (ANSWER, StepKind.CODE, "before the end of the code"),
         (ANSWER, None, "before the end of the code"),
@@ -75,9 +77,8 @@ def test_the_answer_is_the_last_balanced_box(text, answer):
     ],
 )
 def test_a_step_out_of_form_is_malformed_for_a_stated_reason(text, previous, reason):
-    got = steps.malformed_reason(text, previous)
-    assert (got is None) if reason is None else (reason in got)
-    assert steps.read_step(text, previous).malformed == (got or "")
+    got = steps.read_step(text, previous).malformed
+    assert (got == "") if reason is None else (reason in got)
 
 
 def test_output_is_rendered_after_the_last_code_step_only():
@@ -143,7 +144,7 @@ def test_the_few_shot_prompt_shows_examples_that_are_themselves_well_formed():
         previous = None
         for step in steps.parse_response(example.response):
             written = step.partition("\n<output>")[0]
-            assert steps.malformed_reason(written, previous) is None
+            assert not steps.read_step(written, previous).malformed
             previous = steps.kind_of(step)
 
 
@@ -161,7 +162,7 @@ def test_the_references_sft_samples_split_and_join():
         assert steps.answer_of(parsed[-1]) is not None
         previous = None
         for step in parsed:
-            assert steps.malformed_reason(step.partition("\n<output>")[0], previous) is None
+            assert not steps.read_step(step.partition("\n<output>")[0], previous).malformed
             previous = steps.kind_of(step)
 
 
