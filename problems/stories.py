@@ -127,7 +127,7 @@ def wrong_steps(
     """Say of each rendered step whether it is wrong: it changes a quantity to a value the truth does not give it next.
 
     `run(variables, code)` executes a step's code and updates `variables`; steps that change nothing that the problem
-    asks about (a side computation on a distractor) are wrong too. Order between independent quantities is free.
+    asks about (a side computation on a distractor) are wrong too, and so are steps out of the plan's order.
     """
     pending = [dict(values) for values in truth]
     variables: dict[str, object] = {}

@@ -186,7 +186,11 @@ PAIRS = Table(
         Column("prefix", STRING, "Rendered steps before the two; empty for whole trajectories."),
         Column("chosen", STRING, "The rendered better step or trajectory."),
         Column("rejected", STRING, "The rendered worse one."),
-        Column("margin", FLOAT, "Q of the chosen less Q of the rejected; positive."),
+        Column(
+            "margin",
+            FLOAT,
+            "Q of the chosen less Q of the rejected; positive between steps, not always between trajectories.",
+        ),
         Column("chosen_q", FLOAT, "Q of the chosen; mean Q of a trajectory.", nullable=True),
         Column("rejected_q", FLOAT, "Q of the rejected; mean Q of a trajectory.", nullable=True),
         Column("edit_distance", INT, "Characters to change to make one the other."),
@@ -204,10 +208,12 @@ EVALUATIONS = Table(
     (
         _RUN,
         _ROUND,
+        Column("metric", STRING, "pass@1, majority, system, system_majority, system_weighted, or ppm_pairs."),
         Column(
-            "metric", STRING, "pass@1, majority, best_of_n, system, system_majority, system_weighted, or ppm_pairs."
+            "num_trajectories",
+            INT,
+            "Rollouts of the search, or for majority of the search whose tokens it spends; 1 for pass@1.",
         ),
-        Column("num_trajectories", INT, "Trajectories the answer was made from; 1 for pass@1."),
         _PROBLEM,
         Column("sample", INT, "Which attempt, or pair, of the problem, from 0."),
         Column("level", STRING, "Difficulty of the problem."),
