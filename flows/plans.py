@@ -113,6 +113,7 @@ def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float) -> 
         ppm=ppm,
         temperature=temperature,
         max_new_tokens=recipe.model.max_new_tokens,
+        max_context=recipe.model.max_context,
         max_batch=recipe.model.max_batch,
         device=device(recipe),
         seed=recipe.run.seed,
@@ -159,6 +160,7 @@ def examination(recipe: Recipe, round: int | None = None) -> Examination:
     return Examination(
         settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation.INFERENCE),
         seed=recipe.run.seed,
+        top_k=spec.top_k,
         majority=spec.majority,
         num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
         max_in_flight=recipe.search.max_in_flight,

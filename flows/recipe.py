@@ -71,6 +71,7 @@ class ModelSection(Section):
     bootstrap_prompt: Literal["few_shot", "zero_shot"] = "few_shot"  # of a bootstrap that is a model
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_new_tokens: Count = 2048
+    max_context: Count = 4096  # tokens of a prompt and its next step
     max_batch: Count = 64
 
 
@@ -141,6 +142,7 @@ class PpmSection(TrainingSection):
     epochs: Positive = 1.0
     group_batch: Count = 512  # pairs
     loss: Literal["ppm", "pqm", "orm"] = "ppm"
+    num_per_side: Count = 2  # positives and negatives of a node, and of a problem's trajectories
     min_margin: Annotated[float, Field(ge=0, le=2)] = 0.5
     min_edit_distance: CountOrNone = 20
     shuffle_labels: bool = False  # the control: targets dealt out at random
@@ -151,6 +153,7 @@ class EvaluationSection(Section):
 
     num_rollouts: Count = 8
     num_candidates: Count = 32
+    top_k: Count | None = None  # best trajectories with a weighted vote; None: all
     temperature: Positive = 1.0
     majority: bool = True  # over as many tokens as the search used
     system_problems: CountOrNone | None = None  # asked of the whole system in all rounds but the last; None: all

@@ -43,7 +43,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         root, round, num_per_problem=recipe.sft.num_per_problem,
         min_correct_synthetic=recipe.sft.min_correct_synthetic, seed=seed, recipe=recipe.hash,
     )  # fmt: skip
-    extracted = await extract_preference_pairs(root, round, recipe=recipe.hash)
+    extracted = await extract_preference_pairs(root, round, num_per_side=recipe.ppm.num_per_side, recipe=recipe.hash)
 
     place = {"device": plans.device(recipe)}
     if plans.section(recipe, round).train_policy:

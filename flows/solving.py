@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
 from rich.syntax import Syntax
 
 from flows import plans
@@ -21,7 +23,7 @@ from rstar.steps import code_of, kind_of, output_spans
 from rstar.thinking import Conclusion, Thought, think
 from store import files
 from store.layout import Run
-from tasks.engines import Models, Sandbox, opened
+from tasks.engines import Models, opened
 from tasks.evaluation import examine
 
 
@@ -32,17 +34,26 @@ def solve_question(question: str, root: str, *, seed: int, num_rollouts: int | N
         raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
     settings = plans.examination(recipe).settings
     settings = replace(settings, num_rollouts=num_rollouts or settings.num_rollouts)
-    with console.status("thinking"):
-        conclusion, thoughts = asyncio.run(think_once(question, models, plans.sandbox(recipe), settings, seed))
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bars:
+        bar = bars.add_task("rollouts", total=settings.num_rollouts)
+        thinking = think_once(question, recipe, models, settings, seed, lambda: bars.advance(bar))
+        conclusion, thoughts = asyncio.run(thinking)
     show(conclusion, thoughts)
 
 
 async def think_once(
-    question: str, models: Models, sandbox: Sandbox, settings: SearchSettings, seed: int
+    question: str, recipe: Recipe, models: Models, settings: SearchSettings, seed: int, advance: Callable[[], None]
 ) -> tuple[Conclusion, list[Thought]]:
     problem = Problem(problem_id(question), question, "")
-    async with opened(models, sandbox) as engines:
-        conclusion, thoughts, _ = await think(problem, **engines.for_search(), settings=settings, seed=seed)
+    async with opened(models, plans.sandbox(recipe)) as engines:
+        conclusion, thoughts, _ = await think(
+            problem,
+            **engines.for_search(),
+            settings=settings,
+            seed=seed,
+            top_k=recipe.evaluation.top_k,
+            on_rollout=lambda tree, end: advance(),
+        )
     return conclusion, thoughts
 
 

@@ -42,9 +42,9 @@ class Pair:
         return self.kind.value, self.prefix_id
 
 
-def extract_pairs(tree: Tree) -> list[Pair]:
+def extract_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
     """All pairs of a tree, unfiltered; none where it is all right or all wrong."""
-    return [*step_pairs(tree), *trajectory_pairs(tree)]
+    return [*step_pairs(tree, per_side=per_side), *trajectory_pairs(tree, per_side=per_side)]
 
 
 def step_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:

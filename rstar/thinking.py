@@ -5,7 +5,7 @@ Section 4.1, "Inference": the answer of the trajectory that the PPM scores best;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rstar.annotation import Annotation
@@ -14,7 +14,7 @@ from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.steps import StepReader, read_step
 from rstar.trajectories import trajectories
-from rstar.tree import Tree
+from rstar.tree import Node, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ async def think(
     settings: SearchSettings,
     seed: int = 0,
     top_k: int | None = None,
+    on_rollout: Callable[[Tree, Node], None] | None = None,
     read_step: StepReader = read_step,
 ) -> tuple[Conclusion, list[Thought], Tree]:
     """Search at inference and conclude; `problem.answer` is never read, nodes' `correct` stays unknown."""
@@ -59,6 +60,7 @@ async def think(
         scorer=scorer,
         settings=settings,
         seed=seed,
+        on_rollout=on_rollout,
         read_step=read_step,
     )
     found = thoughts(tree)

@@ -26,6 +26,7 @@ class Models:
     ppm: str | None = None
     temperature: float = 1.0
     max_new_tokens: int = 2048
+    max_context: int = 4096
     max_batch: int = 64
     device: str = ""  # empty: a GPU where there is one
     few_shot: bool = False  # for a policy that has not been fine-tuned on the step format
@@ -78,8 +79,11 @@ def find_checkpoint(name: str) -> str:
     for place in (Path(name), ROOT / name):
         if place.is_dir():
             return str(place.resolve())
-    if name.startswith((".", "/", "models/")):
-        raise UserError(f"no checkpoint in {name}: build the tiny base with `make tiny-base`, or name another model")
+    if name.startswith((".", "/", "models/")) or name.count("/") > 1:  # a Hugging Face name has one slash at most
+        raise UserError(
+            f"no checkpoint in {name}: `make tiny-base` builds the tiny base, `rstar evolve` a round's; "
+            "or name another model"
+        )
     return name
 
 
@@ -118,6 +122,7 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
         find_checkpoint(models.policy),
         temperature=models.temperature,
         max_new_tokens=models.max_new_tokens,
+        max_context=models.max_context,
         max_batch=models.max_batch,
         device=models.device,
         few_shot=models.few_shot,
@@ -134,7 +139,7 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
     from models.scorer import TransformersScorer
 
     async with TransformersScorer(
-        find_checkpoint(models.ppm), max_batch=models.max_batch, device=models.device
+        find_checkpoint(models.ppm), max_batch=models.max_batch, max_context=models.max_context, device=models.device
     ) as scorer:
         yield scorer
 

@@ -38,6 +38,7 @@ class Examination:
 
     settings: SearchSettings
     seed: int
+    top_k: int | None = None  # trajectories with a weighted vote; None: all
     majority: bool = True
     num_system: int | None = None  # problems that the whole system is asked; None: all
     max_in_flight: int = 64
@@ -103,7 +104,9 @@ async def think_about(problem: Problem, engines: Engines, models: Models, exam: 
     start = time.monotonic()
     seed = tree_seed(exam.seed, problem.id, 0)
     unlabelled = replace(problem, answer="")
-    conclusion, thoughts, tree = await think(unlabelled, **engines.for_search(), settings=exam.settings, seed=seed)
+    conclusion, thoughts, tree = await think(
+        unlabelled, **engines.for_search(), settings=exam.settings, seed=seed, top_k=exam.top_k
+    )
     equal = Equivalence(engines.judge)
     score = max((thought.score for thought in thoughts), default=None)
     answers = {

@@ -23,7 +23,7 @@ from tasks.trees import Searched, searched
     persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
     retry_condition_fn=infrastructure_failed, task_run_name="pairs-{round}",
 )  # fmt: skip
-async def extract_preference_pairs(root: str, round: int, *, recipe: str) -> dict[str, int]:
+async def extract_preference_pairs(root: str, round: int, *, num_per_side: int, recipe: str) -> dict[str, int]:
     """Write the round's preference pairs."""
     run = Run(root)
     if (done := finished(run, round, "pairs", run.pairs(round))) is not None:
@@ -33,7 +33,8 @@ async def extract_preference_pairs(root: str, round: int, *, recipe: str) -> dic
         stage = Stage("pairs", round, len(problems))
         rows = []
         for one in searched(run, round, problems):
-            rows += [pair_row(one, pair, run=run.name, round=round, recipe=recipe) for pair in extract_pairs(one.tree)]
+            pairs = extract_pairs(one.tree, per_side=num_per_side)
+            rows += [pair_row(one, pair, run=run.name, round=round, recipe=recipe) for pair in pairs]
             await stage.advance()
         phase.counts = {"pairs": shards.write_rows(run.pairs(round), "pairs", rows)}
     return phase.counts

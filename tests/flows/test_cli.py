@@ -27,6 +27,7 @@ def rstar(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPro
         (["evolve", "nowhere.toml"], ["nowhere.toml", "no such file"]),
         (["evolve", "smoke", "--set", "rounds.1.num_rolouts=4"], ["rounds.1.num_rolouts", "mean num_rollouts?"]),
         (["evolve", "smoke", "--set", "model.base=./nowhere"], ["./nowhere", "make tiny-base"]),
+        (["evolve", "smoke", "--set", "model.base=runs/x/models/round=1/policy"], ["no checkpoint in runs/x"]),
         (["evolve", "."], ["recipe .", "no such file"]),
         (["evolve", "smoke", "--out", "s3://bucket/run"], ["s3://bucket/run", "folder"]),
         (["sql", "SELECT 1"], ["no run in runs/", "rstar demo"]),

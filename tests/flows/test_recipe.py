@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.plans import difference, effort, flat, recipe_of
+from flows.plans import difference, effort, examination, flat, models, recipe_of
 from flows.recipe import RECIPES, load_recipe
 from rstar.protocols import UserError
 
@@ -27,6 +27,13 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         (16, 16, "ppm", "previous"),
     ]
     assert effort(load_recipe("paper"), 4).more_rollouts == (16, 64, 128)
+
+
+def test_a_number_of_the_search_or_the_examination_is_a_recipe_value() -> None:
+    recipe = load_recipe("smoke", ["model.max_context=300", "evaluation.top_k=3", "search.exploration=1.5"])
+    assert models(recipe, "rules", None, 1.0).max_context == 300
+    assert examination(recipe).top_k == 3
+    assert effort(recipe, 1).settings.exploration == 1.5
 
 
 @pytest.mark.parametrize(

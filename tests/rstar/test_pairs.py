@@ -41,6 +41,8 @@ def test_the_best_two_that_lead_to_a_right_answer_meet_the_worst_two_others_that
     grow(tree, "e", -1.0, wrong=1)
     grow(tree, "f", -0.75, dead_end=True)
     assert names(step_pairs(tree)) == [("b", "e", 1.75), ("b", "f", 1.5), ("c", "e", 1.5), ("c", "f", 1.25)]
+    assert names(extract_pairs(tree, per_side=1)[:1]) == [("b", "e", 1.75)]
+    assert len(extract_pairs(tree, per_side=1)) == 2
 
 
 def test_a_step_that_leads_to_both_may_be_negative_but_never_on_both_sides(tree):
