@@ -14,7 +14,7 @@ from rstar.protocols import UserError
 
 def load_tokenizer(checkpoint: str | Path) -> Any:
     """The tokenizer of a checkpoint, padding on the left."""
-    tokenizer = _load(AutoTokenizer, checkpoint)
+    tokenizer = load_pretrained(AutoTokenizer, checkpoint)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -28,14 +28,15 @@ def load_policy(checkpoint: str | Path, *, device: str = "", training: bool = Fa
     """
     device = device or default_device()
     dtype = torch.float32 if training or device == "cpu" else torch.bfloat16
-    return _load(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
+    return load_pretrained(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _load(factory: Any, checkpoint: str | Path, **options: Any) -> Any:
+def load_pretrained(factory: Any, checkpoint: str | Path, **options: Any) -> Any:
+    """What `factory.from_pretrained` loads."""
     path = Path(checkpoint)
     looks_local = path.is_absolute() or str(checkpoint).startswith(".") or path.exists()
     if looks_local and not (path / "config.json").is_file():

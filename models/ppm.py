@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from models.checkpoints import _load, default_device
+from models.checkpoints import default_device, load_pretrained
 from rstar.protocols import UserError
 
 HEAD = "tanh"
@@ -22,16 +22,16 @@ HEAD = "tanh"
 
 def from_policy(checkpoint: str | Path, *, pad_token_id: int, device: str = "") -> Any:
     """A PPM with the weights of a policy and a fresh head: where every round's PPM starts."""
-    config = _load(AutoConfig, checkpoint)
+    config = load_pretrained(AutoConfig, checkpoint)
     config.num_labels, config.rstar_head, config.pad_token_id = 1, HEAD, pad_token_id
-    model = _load(AutoModelForSequenceClassification, checkpoint, config=config, dtype=torch.float32)
+    model = load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=torch.float32)
     torch.nn.init.zeros_(model.score.weight)  # every score starts at 0
     return model.to(device or default_device())
 
 
 def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
     """Load a trained PPM; a checkpoint without the tanh head is a UserError."""
-    config = _load(AutoConfig, checkpoint)
+    config = load_pretrained(AutoConfig, checkpoint)
     if getattr(config, "rstar_head", None) != HEAD:
         raise UserError(
             f'{checkpoint}: not a PPM checkpoint (its config.json has no "rstar_head": "{HEAD}"); '
@@ -39,7 +39,7 @@ def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
         )
     device = device or default_device()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return _load(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
+    return load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
 
 
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ outcome (+1 or -1) of whole trajectories.
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -156,15 +155,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True)
-    config = TrainingConfig.load(parser.parse_args().config)
-    try:
-        import polars as pl
-
-        train(config, pl.read_parquet(config.data).to_dicts())
-    except Exception as error:
-        training.fail(error)
+    training.run(__doc__, train)
 
 
 if __name__ == "__main__":

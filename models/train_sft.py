@@ -8,7 +8,6 @@ write what the sandbox prints. The policy is always trained from the base again.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -108,16 +107,9 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True)
-    config = TrainingConfig.load(parser.parse_args().config)
-    try:
-        import polars as pl
-
-        table = pl.read_parquet(config.data)
-        train(config, [(render_prompt(q), r) for q, r in table.select("question", "response").iter_rows()])
-    except Exception as error:
-        training.fail(error)
+    training.run(
+        __doc__, lambda config, rows: train(config, [(render_prompt(r["question"]), r["response"]) for r in rows])
+    )
 
 
 if __name__ == "__main__":

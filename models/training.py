@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -136,7 +137,16 @@ def fingerprint(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def fail(error: Exception) -> None:
-    """End a training process with one line for the parent."""
-    print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
-    sys.exit(2 if isinstance(error, UserError) else 1)
+def run(description: str | None, train: Callable[[TrainingConfig, list[dict[str, Any]]], None]) -> None:
+    """Be a training process: `--config FILE` names the rows; one line for the parent where it fails."""
+    import polars as pl
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", required=True)
+    file = parser.parse_args().config
+    try:
+        config = TrainingConfig.load(file)
+        train(config, pl.read_parquet(config.data).to_dicts())
+    except Exception as error:
+        print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)

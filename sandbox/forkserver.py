@@ -173,9 +173,12 @@ class ForkServer:
             )  # fmt: skip
         self.num_starts += 1
         assert self._process.stdout
-        hello = await asyncio.wait_for(self._process.stdout.readline(), STARTUP_SECONDS)
+        try:
+            hello = await asyncio.wait_for(self._process.stdout.readline(), STARTUP_SECONDS)
+        except TimeoutError:
+            hello = b""
         if not hello:
-            raise SandboxLost("the sandbox server did not start")
+            raise SandboxLost(f"the sandbox server did not start in {STARTUP_SECONDS:g} s{self._last_words()}")
         self.isolation = json.loads(hello)["isolation"]
 
     async def _stop(self) -> None:

@@ -140,3 +140,7 @@ def test_the_process_writes_a_manifest_and_says_what_is_wrong(
         train_ppm.main()
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert last == {"error": "ppm.loss: got 'hinge'; allowed: ppm, pqm, orm"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"epoch": 1}))
+    with pytest.raises(SystemExit, match="2"):
+        train_ppm.main()
+    assert "unknown training key 'epoch'" in capsys.readouterr().out
