@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +55,38 @@ def failure(action: str, url: str, error: OSError) -> UserError | StoreError:
     return StoreError(f"cannot {action} {url}: {' '.join(str(error).split())}")
 
 
+@contextmanager
+def _told(action: str, url: str) -> Iterator[None]:
+    """Tell failures of the block as `failure` does, those of an object store's client too."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(action, url, error) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore."):
+            raise
+        told = UserError if type(error).__name__ == "NoCredentialsError" else StoreError
+        raise told(f"cannot {action} {url}: {error}; check AWS_ENDPOINT_URL and the credentials") from error
+
+
 def write_bytes(url: str, data: bytes) -> None:
     """Put `data` at `url`, all of it or nothing."""
-    try:
+    with _told("write", url):
         if is_remote(url):
             filesystem(url).pipe_file(url, data)
         else:
             _replace(Path(url), data)
-    except OSError as error:
-        raise failure("write", url, error) from error
 
 
 def read_bytes(url: str) -> bytes:
-    try:
-        if is_remote(url):
-            content: bytes = filesystem(url).cat_file(url)
-            return content
-        return Path(url).read_bytes()
-    except OSError as error:
-        raise failure("read", url, error) from error
+    with _told("read", url):
+        content: bytes = filesystem(url).cat_file(url) if is_remote(url) else Path(url).read_bytes()
+        return content
 
 
 def exists(url: str) -> bool:
-    try:
+    with _told("look for", url):
         return bool(filesystem(url).exists(url)) if is_remote(url) else Path(url).exists()
-    except OSError as error:
-        raise failure("look for", url, error) from error
 
 
 def matching(root: str, pattern: str) -> list[str]:
@@ -86,10 +94,8 @@ def matching(root: str, pattern: str) -> list[str]:
     if not is_remote(root):
         return sorted(str(path) for path in Path(root).glob(pattern))
     fs = filesystem(root)
-    try:
+    with _told("list", root):
         return sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{root}/{pattern}"))
-    except OSError as error:
-        raise failure("list", root, error) from error
 
 
 def _replace(path: Path, data: bytes) -> None:
