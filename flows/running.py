@@ -14,6 +14,7 @@ from flows.evolution import evolution
 from flows.recipe import Recipe
 from report.tables import final_tables
 from rstar.protocols import UserError
+from sandbox.providers import open_sandbox
 
 NUM_TABLES = 6  # the report has the others
 
@@ -23,7 +24,8 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     start = time.monotonic()
     if (server := prefect_server()).advice and os.environ.get("PREFECT_API_URL"):
         raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
-    plans.base_model(recipe)  # a missing one is better told before the search than after it
+    plans.base_model(recipe)  # what is missing is better told before the search than after it
+    open_sandbox(recipe.sandbox.provider)
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
     if recipe.sandbox.provider == "local":
