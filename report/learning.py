@@ -14,6 +14,9 @@ from report.charts import Series, bar_chart, line_chart
 from report.section import Ask, Section, count, levels_of, percent, round_names, rounds_of
 
 
+STAND_IN = "a rule-based writer of steps that makes mistakes at stated rates, the stand-in for the paper's 236B model"
+
+
 def coverage(ask: Ask) -> Section:
     title, lead = "Coverage", "Share of the problems for which the round's search found a right answer."
     frame = ask("coverage")
@@ -41,6 +44,9 @@ def coverage(ask: Ask) -> Section:
             lines.append(Series(f"{level}, paper", theirs, colour, reference=True))
     chart = line_chart("Coverage by level and round", round_names(rounds), lines)
     note = "Paper: Table 2, 747k problems. Synthetic problems are a level of their own and not part of “all”."
+    by_rules = ask("searchers").filter(model="rules")["round"].to_list()
+    if by_rules:
+        note += f" Round {by_rules[0]} was searched with {STAND_IN}."
     return Section("coverage", title, lead, tuple(header), tuple(columns), (chart,), note)
 
 

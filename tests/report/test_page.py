@@ -127,3 +127,11 @@ def test_the_same_run_gives_the_same_bytes(small_run):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no run at"):
         write_report(tmp_path / "nothing")
+
+
+def test_the_stand_in_for_the_bootstrap_model_is_named_where_it_searched(small_run, written):
+    assert "stand-in" not in written[1]
+    url = small_run.nodes(1, 0)
+    write_rows(url, "nodes", [{**row, "model": "rules"} for row in read_rows(url, "nodes")])
+    markdown = Path(write_report(small_run.root)).with_suffix(".md").read_text(encoding="utf-8")
+    assert "Round 1 was searched with a rule-based writer" in markdown and "236B" in markdown

@@ -43,6 +43,10 @@ def test_unsolved_problems_come_with_the_majority_over_all_their_trees(ask):
     assert ask("unsolved") == [("o1", "olympiad", "What is o1 < & >?", "1", "12", 3, 4)]
 
 
+def test_the_models_that_searched_are_listed_by_round(ask):
+    assert ask("searchers") == [(1, "m1"), (2, "m1")]
+
+
 def test_cost_lists_phases_in_the_order_of_the_pipeline(ask):
     assert ask("cost") == [(1, "search", 10.5, 1234, 3 * 2**30), (1, "sft", 61.0, 5678, 3 * 2**30)]
 
