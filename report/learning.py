@@ -13,7 +13,6 @@ from report import paper
 from report.charts import Series, bar_chart, line_chart
 from report.section import Ask, Section, count, levels_of, percent, round_names, rounds_of
 
-
 STAND_IN = "a rule-based writer of steps that makes mistakes at stated rates, the stand-in for the paper's 236B model"
 
 
