@@ -13,11 +13,11 @@ from typing import Self
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StaticCache
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StaticCache, StoppingCriteriaList
 
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
-from models.sampling import SeededSampler, noise
+from models.sampling import MostDone, SeededSampler, noise
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
@@ -98,28 +98,46 @@ class TransformersPolicy:
 
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        """Generate until most rows are done, then go on with the others alone: long steps do not hold up short ones."""
         longest = max(len(request.ids) for request in requests)
         room = max(1, min(self._max_new_tokens, self._max_context - longest))
         end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
         uniforms = np.concatenate([noise(request.seed, request.num_candidates, room) for request in requests])
         sampler = SeededSampler(uniforms, self._temperature, longest, end_ids)
         ids, mask, cache = self._prefill(requests, longest + room)
-        output = self._model.generate(
+        texts: list[list[int]] = [[] for _ in uniforms]
+        logprobs = [0.0] * len(uniforms)
+        rows = torch.arange(len(uniforms))
+        while len(rows):
+            ids = self._continue(ids, mask, cache, sampler, room - (ids.shape[1] - longest))
+            left = ~sampler.done if ids.shape[1] - longest < room and self._stop_ids else torch.zeros_like(sampler.done)
+            for row, logprob, text in zip(rows.tolist(), sampler.logprobs.tolist(), ids.tolist(), strict=True):
+                texts[row], logprobs[row] = text[longest:], logprob
+            rows, sampler, ids = rows[left], sampler.only(left), ids[left.to(ids.device)]
+            mask = torch.nn.functional.pad(mask[left.to(mask.device)], (0, ids.shape[1] - mask.shape[1]), value=1)
+            for layer in cache.layers:
+                layer.keys, layer.values = layer.keys[left.to(ids.device)], layer.values[left.to(ids.device)]
+        return self._proposals(requests, texts, logprobs)
+
+    def _continue(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: StaticCache, sampler: SeededSampler, room: int
+    ) -> torch.Tensor:
+        return self._model.generate(
             ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=GenerationConfig(
                 max_new_tokens=room,
                 do_sample=False,
-                eos_token_id=end_ids,
+                eos_token_id=sampler.stop_ids.tolist(),
                 pad_token_id=self._tokenizer.pad_token_id,
                 stop_strings=None if self._stop_ids else list(STOP_STRINGS),
                 disable_compile=True,  # every batch has another shape
             ),
             logits_processor=LogitsProcessorList([sampler]),
+            stopping_criteria=StoppingCriteriaList([MostDone(sampler)]),
             tokenizer=self._tokenizer,
         )
-        return self._proposals(requests, output[:, longest:].tolist(), sampler.logprobs.tolist())
 
     def _prefill(self, requests: Sequence[_Request], length: int) -> tuple[torch.Tensor, torch.Tensor, StaticCache]:
         """Compute each node's prompt once, all but its last token, and repeat ids, mask and cache for its candidates.

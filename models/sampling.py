@@ -6,11 +6,12 @@ candidate does not depend on which other requests happen to be in its batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, StoppingCriteria
 
 
 def noise(seed: int, num_candidates: int, num_positions: int) -> np.ndarray:
@@ -34,6 +35,12 @@ class SeededSampler(LogitsProcessor):
         self.logprobs = torch.zeros(len(uniforms))
         self.done = torch.zeros(len(uniforms), dtype=torch.bool)
 
+    def only(self, rows: torch.Tensor) -> SeededSampler:
+        """The same sampler for some of the rows, chosen by a mask."""
+        kept = copy.copy(self)
+        kept.uniforms, kept.logprobs, kept.done = self.uniforms[rows], self.logprobs[rows], self.done[rows]
+        return kept
+
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         position = input_ids.shape[1] - self.prompt_length
         logprobs = scores.float().log_softmax(-1)
@@ -49,3 +56,15 @@ class SeededSampler(LogitsProcessor):
         self.logprobs += torch.where(self.done, 0.0, picked)
         self.done |= torch.isin(chosen.cpu(), self.stop_ids)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
+class MostDone(StoppingCriteria):
+    """Stops a batch of any size once `share` of its rows are done; a few rows are not worth a new start."""
+
+    def __init__(self, sampler: SeededSampler, *, share: float = 0.6, few: int = 16) -> None:
+        self.sampler = sampler
+        self.share = share if len(sampler.done) > few else 1.0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
+        stop = bool(self.sampler.done.float().mean() >= self.share)
+        return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
