@@ -19,7 +19,8 @@ from problems.stories import PlanStep, read_story, write_answer, write_step
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
-MISREAD = {"plain": 0.01, "hard": 0.25, "reversed": 0.5}
+MISREAD = {"plain": 0.01, "hard": 0.25, "reversed": 0.45}
+LONG, LONG_FACTOR = 7, 1.7  # from so many steps on it misreads that much more often
 HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
 SLIP = 0.08
 SLIP_AFTER_ERROR = 0.25
@@ -59,7 +60,8 @@ class BootstrapPolicy:
         step = plan[at]
         erred = any(_comment(text) not in {p.comment for p in plan} or not _as_planned(plan, text) for text in prefix)
         mistake = None
-        if self._misreads(question, step) and rng.random() < MISREAD_PERSISTS:
+        long = LONG_FACTOR if len(plan) >= LONG else 1.0
+        if self._misreads(question, step, long) and rng.random() < MISREAD_PERSISTS:
             mistake = random.Random(f"{self.seed}-{question}-{step.comment}").choices(MISTAKES, WEIGHTS)[0]
         elif rng.random() < (SLIP_AFTER_ERROR if erred else self.slip):
             mistake = rng.choices(MISTAKES, WEIGHTS)[0]
@@ -77,13 +79,13 @@ class BootstrapPolicy:
             return write_step(*side, first=not prefix)
         return write_step(step.comment, code, first=not prefix, last=last)
 
-    def _misreads(self, question: str, step: PlanStep) -> bool:
+    def _misreads(self, question: str, step: PlanStep, factor: float) -> bool:
         """Whether this writer misreads this sentence of this problem, once and for all."""
         sentence = step.comment.removeprefix("Undo: ")
         event = read(sentence)
         kind = "reversed" if sentence != step.comment else "hard" if event and event.kind in HARD_KINDS else "plain"
         digest = hashlib.blake2b(f"{self.seed}-{question}-{step.comment}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64 < self.misread[kind]
+        return int.from_bytes(digest, "big") / 2**64 < self.misread[kind] * factor
 
 
 def _comment(text: str) -> str:
