@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench tiny-base clean
+.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-grading tiny-base clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
@@ -20,9 +20,19 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
-	$(BIN)/python bench/sandbox_bench.py
-	test -z "$(PAIRS)" || $(BIN)/python bench/grading.py $(PAIRS)
+bench: bench-sandbox bench-determinism bench-demo
+
+bench-demo: $(STAMP)  # the demo's claims over three seeds: about 40 minutes
+	$(BIN)/python -m bench.demo_seeds $(ARGS)
+
+bench-determinism: $(STAMP)  # the same command twice, and 1 shard against 7
+	$(BIN)/python -m bench.determinism $(ARGS)
+
+bench-sandbox: $(STAMP)
+	$(BIN)/python bench/sandbox_bench.py $(ARGS)
+
+bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
+	$(BIN)/python bench/grading.py $(ARGS)
 
 tiny-base: $(STAMP)
 	$(BIN)/python -m models.tiny_base $(ARGS)

@@ -68,11 +68,11 @@ def disk() -> Finding:
 
 def sandbox() -> Finding:
     if sys.platform != "linux":
-        return Finding("local sandbox", f"not on {sys.platform}", "use Linux, or sandbox.provider = 'docker'")
+        return Finding("local sandbox", f"not on {sys.platform}", "use Linux: no other provider is there yet")
     try:
         return Finding("local sandbox", asyncio.run(_protections()))
     except Exception as error:  # whatever keeps it from starting is the finding
-        return Finding("local sandbox", f"does not start: {error}", "use sandbox.provider = 'docker'")
+        return Finding("local sandbox", f"does not start: {error}", "mend that first: no other provider is there yet")
 
 
 async def _protections() -> str:
@@ -82,7 +82,7 @@ async def _protections() -> str:
 
 def docker() -> Finding:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    advice = "only for sandbox.provider = 'docker': start the engine (dockerd), or set DOCKER_HOST"
+    advice = "not used yet: steps run in the local sandbox"
     if not host.startswith("unix://"):
         return Finding("Docker engine", f"{host} (not asked)")
     try:
