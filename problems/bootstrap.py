@@ -26,7 +26,7 @@ SLIP = 0.08
 SLIP_AFTER_ERROR = 0.25
 MISREAD_PERSISTS = 0.98
 MISTAKES = ("operation", "number", "skip", "distractor", "crash")
-WEIGHTS = (35, 25, 20, 10, 10)
+WEIGHTS = (37, 27, 22, 4, 10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from models import train_ppm
 from models.scorer import TransformersScorer
 from models.training import TrainingConfig
-from problems.bootstrap import BootstrapPolicy
+from problems.bootstrap import MISREAD, BootstrapPolicy
 from problems.families import FamilyProblem, generate
 from problems.grading import MathJudge
 from rstar.annotation import Annotation
@@ -27,9 +27,10 @@ BASE = ROOT / "models" / "tiny-base"
 
 
 async def grow(problems: list[FamilyProblem]) -> list[Tree]:
-    settings = SearchSettings(num_rollouts=8, num_candidates=5, annotation=Annotation.TERMINAL)
+    settings = SearchSettings(num_rollouts=16, num_candidates=6, annotation=Annotation.TERMINAL)
+    writer = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 0.0), slip=0.3)  # wrong steps beside right ones
     async with open_sandbox("local") as executor, MathJudge() as judge:
-        given = {"policy": BootstrapPolicy(), "executor": executor, "judge": judge, "settings": settings}
+        given = {"policy": writer, "executor": executor, "judge": judge, "settings": settings}
         return list(await asyncio.gather(*(search(one.problem, **given, seed=0) for one in problems)))
 
 
@@ -47,7 +48,7 @@ async def accuracy(pairs: list[dict[str, object]], heldout: list[dict[str, objec
 
 @pytest.mark.skipif(not BASE.is_dir(), reason="the tiny base is not built; `make tiny-base`")
 async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_does_not(tmp_path: Path) -> None:
-    train = generate({"gsm": 60, "math": 60}, seed=1, split="train")
+    train = generate({"gsm": 90, "math": 60}, seed=1, split="train")
     test = generate({"gsm": 30, "math": 30}, seed=1, split="test")
     trees = await grow(train)
     found = [Searched(tree.problem, tree, node_refs([tree], tree)) for tree in trees]
@@ -57,5 +58,5 @@ async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_doe
     assert len(pairs) > 200 and len(heldout) > 60
     true = await accuracy(pairs, heldout, tmp_path / "true", shuffle=False)
     shuffled = await accuracy(pairs, heldout, tmp_path / "shuffled", shuffle=True)
-    assert true > 0.7
-    assert shuffled < 0.6
+    assert true > 0.62
+    assert shuffled < true - 0.05
