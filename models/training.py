@@ -127,6 +127,7 @@ def save_checkpoint(
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+    shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)  # the trainer's own folder, empty
 
 
 def fingerprint(checkpoint: Path) -> str:

@@ -44,6 +44,7 @@ async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Pa
     manifest = json.loads((tmp_path / "policy" / "manifest.json").read_text())
     assert manifest["fingerprint"] == fingerprint(tmp_path / "policy") != fingerprint(small_policy)
     assert manifest["figures"]["num_examples"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 def test_the_same_run_twice_gives_the_same_weights(small_policy: Path, tmp_path: Path) -> None:
