@@ -104,7 +104,9 @@ def test_a_run_without_tables_says_what_is_missing_and_shows_no_number(tmp_path)
 def test_any_one_table_may_be_missing(small_run, table):
     for file in small_run.files(table):
         Path(file).unlink()
-    Page(Path(write_report(small_run.root)).read_text())
+    page = Path(write_report(small_run.root)).read_text()
+    Page(page)
+    assert page.rstrip().endswith("</html>")
 
 
 def test_a_hostile_question_stays_text(small_run):
