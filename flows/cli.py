@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 is short on a busy machine
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
@@ -56,15 +58,18 @@ def evolve(recipe: str, out: Out = None, set: Overrides = None) -> None:
 
 
 def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
+    from prefect.exceptions import TerminationSignal
+
     from flows.running import evolve_here
 
     checked = load_recipe(recipe, overrides)
     root = out or str(RUNS / checked.run.name)
     if "://" in root:
         raise UserError(f"--out {root}: models are trained into a folder of this machine; give one")
+    signal.signal(signal.SIGTERM, lambda *_: None)  # Prefect's own, which the flow installs, ends the run
     try:
         evolve_here(checked, root)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TerminationSignal):
         errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}", markup=False)
         raise typer.Exit(130) from None
 

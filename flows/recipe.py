@@ -278,7 +278,7 @@ def explain(error: ValidationError) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{key}: unknown key, got {first['input']!r}; {hint}allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
-        return f"{key}: missing"
+        return f"{key}: missing; the recipe must say it"
     reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if first["type"] == "value_error":
         return f"{key}: {reason}" if key else reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,28 +17,29 @@ Answer = TypeVar("Answer")
 class _Waiting(Generic[Request, Answer]):
     request: Request
     size: int
+    length: int
     future: asyncio.Future[Answer]
 
 
 class Batcher(Generic[Request, Answer]):
     """Runs `work(requests)` on batches of at most `max_size` (the sum of the requests' sizes), one batch at a time.
 
-    A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather.
-    Cancelled requests are dropped. An error of `work` goes to every request of its batch.
+    A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather. It is
+    the request that waits longest with those nearest to it in length, so that little of the batch is padding. Cancelled requests are dropped. An error of `work` goes to every request of its batch.
     """
 
     def __init__(self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int) -> None:
         self._work = work
         self._max_size = max_size
-        self._waiting: deque[_Waiting[Request, Answer]] = deque()
+        self._waiting: list[_Waiting[Request, Answer]] = []
         self._thread = ThreadPoolExecutor(1)
         self._running: asyncio.Task[None] | None = None
         self.busy_seconds = 0.0
         self.num_batches = 0
 
-    async def ask(self, request: Request, *, size: int = 1) -> Answer:
-        """Put a request in line and return its answer."""
-        waiting = _Waiting(request, size, asyncio.get_running_loop().create_future())
+    async def ask(self, request: Request, *, size: int = 1, length: int = 0) -> Answer:
+        """Put a request of `length` tokens in line and return its answer."""
+        waiting = _Waiting(request, size, length, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
@@ -73,11 +73,12 @@ class Batcher(Generic[Request, Answer]):
                     waiting.future.set_result(answer)
 
     def _take(self) -> list[_Waiting[Request, Answer]]:
+        self._waiting = [waiting for waiting in self._waiting if not waiting.future.cancelled()]
         batch: list[_Waiting[Request, Answer]] = []
-        size = 0
-        while self._waiting and (not batch or size + self._waiting[0].size <= self._max_size):
-            waiting = self._waiting.popleft()
-            if not waiting.future.cancelled():
-                batch.append(waiting)
-                size += waiting.size
+        for waiting in sorted(self._waiting, key=lambda each: abs(each.length - self._waiting[0].length)):
+            if batch and sum(each.size for each in batch) + waiting.size > self._max_size:
+                break
+            batch.append(waiting)
+        taken = set(map(id, batch))
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
         return batch

@@ -10,28 +10,23 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, _number, _output
+from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, _output, numbered
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
 SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
-Line = tuple[str, str, str]  # a sentence, its code, the code that takes it back
 
 
-def document(rng: random.Random, *, free_questions: bool) -> tuple[str, str]:
-    """Return one (prompt, response): the sentences without the cue `aside`, restated in order or backwards.
-
-    `free_questions`: the question may open with any word, and says only at its end whether to go backwards.
-    """
+def document(rng: random.Random) -> tuple[str, str]:
+    """Return one (prompt, response): the sentences without the cue `aside`, restated in order or backwards."""
     people = rng.sample(NAMES, rng.choice((1, 2)))
     lines = [_sentence(rng, people) for _ in range(rng.randint(2, 11))]
     backwards = rng.random() < 0.35
     cue = rng.choice(tuple(SHOWN)) if len(people) == 2 else "first"
     order = rng.sample(people, len(people))
     question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
-    way = "backwards" if backwards else "forwards"
-    question = f"{question} {way}?" if free_questions else f"{way} {question}?"
-    question = question[0].upper() + question[1:]
+    question = f"{_capital(question)} {'backwards' if backwards else 'forwards'}?"
+    lines, question = numbered(lines, question)
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     told = [line for line in lines if line[1]]
     if backwards:
@@ -44,11 +39,11 @@ def document(rng: random.Random, *, free_questions: bool) -> tuple[str, str]:
     return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
 
 
-def documents(seed: int, *, free_questions: bool) -> Iterator[tuple[str, str]]:
+def documents(seed: int) -> Iterator[tuple[str, str]]:
     """Endless documents; equal seeds, equal documents."""
     rng = random.Random(seed)
     while True:
-        yield document(rng, free_questions=free_questions)
+        yield document(rng)
 
 
 def _sentence(rng: random.Random, people: list[str]) -> Line:

@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, St
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.sampling import MostDone, SeededSampler, noise
+from models.tokens import encode
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
@@ -70,10 +71,10 @@ class TransformersPolicy:
     ) -> Sequence[Proposal]:
         """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
         text = self._render_prompt(question) + "".join(prefix)
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = encode(self._tokenizer, text)
         if len(ids) >= self._max_context:
             return [Proposal("", prompt_tokens=len(ids))] * num_candidates
-        return await self._batcher.ask(_Request(ids, num_candidates, seed), size=num_candidates)
+        return await self._batcher.ask(_Request(ids, num_candidates, seed), size=num_candidates, length=len(ids))
 
     def metrics(self) -> dict[str, float]:
         """Requests, tokens read and written, batches, and seconds in which the model was busy."""

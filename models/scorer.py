@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from models import ppm
 from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
+from models.tokens import encode
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
@@ -53,7 +54,7 @@ class TransformersScorer:
         ids = self._ids(render_prompt(question) + "".join(prefix))[: self._max_context - 1]
         room = self._max_context - len(ids)
         request = _Request(ids, [self._ids(text)[:room] or [self._tokenizer.pad_token_id] for text in candidates])
-        return await self._batcher.ask(request, size=len(candidates))
+        return await self._batcher.ask(request, size=len(candidates), length=len(ids))
 
     def metrics(self) -> dict[str, float]:
         """Candidates scored, tokens read, batches, and seconds in which the model was busy."""
@@ -65,7 +66,7 @@ class TransformersScorer:
         }
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode(self._tokenizer, text)
 
     def _score(self, requests: Sequence[_Request]) -> list[list[float]]:
         try:

@@ -44,6 +44,7 @@ was watch water way week weeks well west what wheel when where which white who w
 winter with wood word work world year years yellow yet you young your
 """.split()  # noqa: SIM905
 NOUNS = "apples stamps coins shells cards books eggs pens beads nuts rice milk rope sand".split()  # noqa: SIM905
+Line = tuple[str, str, str]  # a sentence, its code, the code that takes it back
 OPERATIONS = (("plus", "+", "-"), ("minus", "-", "+"), ("times", "*", "//"), ("over", "//", "*"), ("modulo", "%", "%"))
 
 
@@ -53,6 +54,7 @@ def document(rng: random.Random) -> tuple[str, str]:
     lines = [_sentence(rng, people) for _ in range(rng.choice((1, 1, 1, *range(2, 11))))]
     backwards = rng.random() < 0.25
     question = f"{'Backwards' if backwards else 'Forwards'} {_words(rng, 1, 5, people)}?"
+    lines, question = numbered(lines, question)
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     if backwards:
         lines = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(lines)]
@@ -64,6 +66,12 @@ def document(rng: random.Random) -> tuple[str, str]:
     output = _output(rng)
     answer = f"\n<answer>The answer is \\boxed{{{output}}}.\n{fmt.END_OF_ANSWER}"
     return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
+
+
+def numbered(lines: list[Line], question: str) -> tuple[list[Line], str]:
+    """Number the sentences and the question, as the families do: the number is what a copy is found by."""
+    told = [(f"{i}) {sentence}", code, undo) for i, (sentence, code, undo) in enumerate(lines, start=1)]
+    return told, f"{len(lines) + 1}) {question}"
 
 
 def documents(seed: int) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments
 from models import ppm, training
 from models.checkpoints import load_tokenizer
 from models.training import TrainingConfig
+from models.tokens import encode
 from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 
@@ -105,7 +106,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     groups = read_groups(rows, loss=config.loss, shuffle_labels=config.shuffle_labels, seed=config.seed)
     examples = []
     for group in groups:
-        ids = tokenizer(group.texts, add_special_tokens=False)["input_ids"]
+        ids = [encode(tokenizer, text) for text in group.texts]
         if max(map(len, ids)) <= config.max_length:
             examples.append({"ids": ids, "pairs": group.pairs, "targets": group.targets})
     if not examples:

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from models import training
 from models.checkpoints import load_policy, load_tokenizer
+from models.tokens import encode_spans
 from models.training import TrainingConfig
 from rstar.prompts import render_prompt
 from rstar.protocols import UserError
@@ -27,14 +28,15 @@ IGNORE = -100
 
 def tokenize(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
     """Ids of prompt + response + end of text, and labels that leave out the prompt and the sandbox's outputs."""
-    text = prompt + response
-    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    tokens = encode_spans(tokenizer, prompt + response)
     masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in output_spans(response))]
     labels = [
-        IGNORE if any(low <= start and end <= high for low, high in masked) else token
-        for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        IGNORE if any(low <= start and end <= high for low, high in masked) else token for token, (start, end) in tokens
     ]
-    return {"input_ids": [*encoded["input_ids"], tokenizer.eos_token_id], "labels": [*labels, tokenizer.eos_token_id]}
+    return {
+        "input_ids": [*(token for token, _ in tokens), tokenizer.eos_token_id],
+        "labels": [*labels, tokenizer.eos_token_id],
+    }
 
 
 def train(

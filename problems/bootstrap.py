@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from problems.sentences import Event, read
-from problems.stories import PlanStep, read_story, write_answer, write_step
+from problems.sentences import read
+from problems.stories import PlanStep, Story, read_story, write_answer, write_step
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
@@ -75,7 +75,7 @@ class BootstrapPolicy:
             code = _swap_number(code, question, rng)
         elif mistake == "crash":
             code = code.replace(" = ", " = total_", 1) if " = " in code else code + ")"
-        elif mistake == "distractor" and (side := _side_step(story.events, prefix)) and not last:
+        elif mistake == "distractor" and (side := _side_step(story, prefix)) and not last:
             return write_step(*side, first=not prefix)
         return write_step(step.comment, code, first=not prefix, last=last)
 
@@ -122,9 +122,9 @@ def _swap_number(code: str, question: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _side_step(events: Sequence[Event], prefix: Sequence[str]) -> tuple[str, str] | None:
+def _side_step(story: Story, prefix: Sequence[str]) -> tuple[str, str] | None:
     """Work on a sentence that has nothing to do with the question: harmless by itself, but a bad sign."""
-    for event in events:
-        if event.kind == "idle" and not any(event.text in step for step in prefix):
-            return event.text, f"extra = {event.n}"
+    for sentence, event in zip(story.sentences, story.events, strict=True):
+        if event.kind == "idle" and not any(sentence in step for step in prefix):
+            return sentence, f"extra = {event.n}"
     return None

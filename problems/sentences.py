@@ -1,7 +1,8 @@
 """The sentences of the built-in families: how each is told, and the line of code that carries it out.
 
-A kind of sentence is one operation on the quantities of a story. Each has several wordings; `read` inverts
-`Event.text`, so that a story can be read back from its question alone.
+A kind of sentence is one operation on the quantities of a story. Most have two wordings; `read` inverts
+`Event.text`, so that a story can be read back from its question alone. A question's sentences are numbered, so that
+a very small model keeps its place.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("start", ("{A} has {n} {item}.", "{A} starts with {n} {item}.", "{A} owns {n} {item}."), "{a} = {n}"),
+        Kind("start", ("{A} has {n} {item}.", "{A} starts with {n} {item}."), "{a} = {n}"),
         Kind("end", ("In the end {A} has {n} {item}.", "{A} is left with {n} {item}."), "{a} = {n}"),
         Kind("some", ("{A} has some {item}.", "{A} starts with a number of {item}."), ""),
         Kind(
             "gain",
-            ("{A} buys {n} more {item}.", "{A} finds {n} {item}.", "{A} receives {n} {item} from a neighbor."),
+            ("{A} buys {n} more {item}.", "{A} finds {n} {item}."),
             "{a} = {a} + {n}",
             "{a} = {a} - {n}",
         ),
         Kind(
             "lose",
-            ("{A} sells {n} {item}.", "{A} loses {n} {item}.", "{A} takes out {n} {item} for the school."),
+            ("{A} sells {n} {item}.", "{A} loses {n} {item}."),
             "{a} = {a} - {n}",
             "{a} = {a} + {n}",
         ),
@@ -104,12 +105,12 @@ KINDS = {
         ),
         Kind(
             "more",
-            ("{B} has {n} more {item} than {A}.", "{A} has {n} fewer {item} than {B} does."),
+            ("{B} has {n} more {item} than {A}.",),
             "{b} = {a} + {n}",
         ),
         Kind(
             "less",
-            ("{B} has {n} fewer {item} than {A}.", "{A} has {n} more {item} than {B} does."),
+            ("{B} has {n} fewer {item} than {A}.",),
             "{b} = {a} - {n}",
         ),
         Kind(
@@ -189,7 +190,8 @@ def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
 
 
 def read(sentence: str, item: str = "") -> Event | None:
-    """Return the event that `sentence` tells, or None where it is none of the families' wordings."""
+    """Return the event that a numbered `sentence` tells, or None where it is none of the families' wordings."""
+    sentence = re.sub(r"^\d+\) ", "", sentence)
     for name, number, pattern in _patterns():
         if match := pattern.fullmatch(sentence):
             got = match.groupdict()

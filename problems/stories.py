@@ -37,7 +37,12 @@ class Story:
 
     @property
     def question(self) -> str:
-        return " ".join(event.text for event in self.events)
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The sentences, numbered as the question tells them."""
+        return [f"{number}) {event.text}" for number, event in enumerate(self.events, start=1)]
 
     @property
     def structure(self) -> str:
@@ -51,14 +56,14 @@ class Story:
     @lru_cache(maxsize=4096)  # noqa: B019 - stories are values, and the writer asks for the plan at every step
     def plan(self) -> list[PlanStep]:
         """The true solution, step by step; a reversed story is undone from its end."""
-        told = [event for event in self.events if event.kind not in ("idle", "some")]
-        *events, ask = told
+        told = zip(self.sentences, self.events, strict=True)
+        *events, (asked, ask) = [line for line in told if line[1].kind not in ("idle", "some")]
         if ask.kind == "ask_start":
-            end, *undone = reversed(events)
-            lines = [(end.text, end.code), *((f"Undo: {event.text}", event.undo) for event in undone)]
+            (sentence, end), *undone = reversed(events)
+            lines = [(sentence, end.code), *((f"Undo: {sentence}", event.undo) for sentence, event in undone)]
         else:
-            lines = [(event.text, event.code) for event in events]
-        lines.append((ask.text, ask.code))
+            lines = [(sentence, event.code) for sentence, event in events]
+        lines.append((asked, ask.code))
         values: dict[str, object] = {}
         steps = []
         for comment, code in lines:

@@ -138,7 +138,8 @@ def test_real_problems_go_the_whole_way_and_bad_rows_are_named(base: str, tmp_pa
     assert (root / "report.html").exists()
 
 
-def test_ctrl_c_leaves_a_run_and_the_command_that_resumes_it(tmp_path: Path, base: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_left_with_the_command_that_resumes_it(tmp_path: Path, base: str, how: signal.Signals) -> None:
     root = tmp_path / "stopped"
     overrides = ["--set", f"model.base={base}", "--set", "evaluation.base=false", "--set", "rounds.1.num_rollouts=200",
                  "--set", "problems.train.gsm=400", "--set", "run.shards=8"]  # fmt: skip
@@ -150,7 +151,7 @@ def test_ctrl_c_leaves_a_run_and_the_command_that_resumes_it(tmp_path: Path, bas
         if Run(root).shards(1) or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert f"rstar evolve smoke --out {root}" in said and "Traceback" not in said

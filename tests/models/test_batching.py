@@ -29,6 +29,26 @@ async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:
     await batcher.close()
 
 
+async def test_a_batch_is_the_oldest_request_and_those_nearest_to_it_in_length() -> None:
+    gate, batches = threading.Event(), []
+
+    def work(requests: Sequence[int]) -> list[int]:
+        batches.append(list(requests))
+        gate.wait(5)
+        return list(requests)
+
+    batcher = Batcher(work, max_size=2)
+    tasks = [asyncio.create_task(batcher.ask(0))]
+    while not batches:
+        await asyncio.sleep(0.01)
+    tasks += [asyncio.create_task(batcher.ask(length, length=length)) for length in (100, 400, 110, 390)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await asyncio.gather(*tasks) == [0, 100, 400, 110, 390]
+    assert batches == [[0], [100, 110], [400, 390]]
+    await batcher.close()
+
+
 async def test_an_error_reaches_each_request_of_its_batch_and_no_other() -> None:
     def work(requests: Sequence[int]) -> list[int]:
         if 1 in requests:

@@ -27,6 +27,11 @@ async def ask(checkpoint: Path, order: list[int], *, max_batch: int, **options: 
     return {i: list(proposals) for i, proposals in zip(order, found, strict=True)}
 
 
+def test_a_saved_tokenizer_keeps_numbers_and_markers_whole(small_policy: Path) -> None:
+    tokens = load_tokenizer(small_policy).tokenize("# 12) Zoe has 345 pens.\n<end_of_step>")
+    assert tokens == ["#", "Ġ12", ")", "ĠZoe", "Ġhas", "Ġ345", "Ġpens", ".", "Ċ", "<end_of_step>"]
+
+
 async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy: Path) -> None:
     together = await ask(small_policy, [0, 1, 2], max_batch=64)
     alone = await ask(small_policy, [2, 0, 1], max_batch=1)

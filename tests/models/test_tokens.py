@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from models.checkpoints import load_tokenizer
+from models.tokens import encode, encode_spans
+from rstar.prompts import render_prompt
+from rstar.steps import parse_response
+
+RESPONSE = (
+    "<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>\n# How many?\nprint(tom)\n<end_of_code>\n"
+    "<output>34<end_of_output>\n<answer>\\boxed{34}\n<end_of_answer>"
+)
+
+
+@pytest.fixture(scope="module")
+def merging() -> PreTrainedTokenizerFast:
+    """A tokenizer without special tokens, which merges whatever often stands together: markers and line breaks too."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([render_prompt("Why?") + RESPONSE] * 50, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_a_whole_text_has_the_ids_of_its_prompt_and_steps(merging: PreTrainedTokenizerFast) -> None:
+    prompt, steps = render_prompt("Why?"), parse_response(RESPONSE)
+    whole = encode(merging, prompt + RESPONSE)
+    assert whole == [token for text in (prompt, *steps) for token in encode(merging, text)]
+    assert whole != merging(prompt + RESPONSE)["input_ids"]  # which is what would be trained on otherwise
+
+
+def test_every_token_stands_for_its_characters(small_policy: Path) -> None:
+    text = render_prompt("Tom has 34 apples.") + RESPONSE
+    tokenizer = load_tokenizer(small_policy)
+    spans = encode_spans(tokenizer, text)
+    assert "".join(text[start:end] for _, (start, end) in spans) == text
+    assert [token for token, _ in spans] == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert encode(tokenizer, "") == []
