@@ -25,7 +25,8 @@ class Batcher(Generic[Request, Answer]):
     """Runs `work(requests)` on batches of at most `max_size` (the sum of the requests' sizes), one batch at a time.
 
     A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather. It is
-    the request that waits longest with those nearest to it in length, so that little of the batch is padding. Cancelled requests are dropped. An error of `work` goes to every request of its batch.
+    the request that waits longest with those nearest to it in length, so that little of the batch is padding.
+    Cancelled requests are dropped. An error of `work` goes to every request of its batch.
     """
 
     def __init__(self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int) -> None:

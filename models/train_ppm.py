@@ -21,8 +21,8 @@ from transformers import Trainer, TrainingArguments
 
 from models import ppm, training
 from models.checkpoints import load_tokenizer
-from models.training import TrainingConfig
 from models.tokens import encode
+from models.training import TrainingConfig
 from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 

@@ -138,7 +138,8 @@ def test_an_unknown_level_is_named() -> None:
 def test_the_rendered_plan_is_a_whole_response() -> None:
     story = read_story("1) Tom has 40 coins. 2) Tom sells 15 coins. 3) What does Tom have at last?")
     assert "".join(render_plan(story.plan())) == (
-        "<code>\n# 1) Tom has 40 coins.\ntom = 40\n<end_of_step>\n# 2) Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
+        "<code>\n# 1) Tom has 40 coins.\ntom = 40\n<end_of_step>\n"
+        "# 2) Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
         "# 3) What does Tom have at last?\nprint(tom)\n<end_of_code>\n<output>25<end_of_output>\n"
         "<answer>The answer is \\boxed{25}.\n<end_of_answer>"
     )
