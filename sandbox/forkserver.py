@@ -8,44 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import signal
-import sys
-import tempfile
 from collections import OrderedDict
-from collections.abc import Collection
-from contextlib import suppress
-from dataclasses import asdict
-from itertools import count
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from rstar.protocols import Execution, SandboxLost, Verdict
 from sandbox.checkpoint import WARM_MODULES, Checkpoint
 from sandbox.limits import Limits
+from sandbox.link import Link, last_line
 from sandbox.verdicts import execution_of
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; del sys.path[0], sys.argv[1]; main()"
-)
+Launch = Callable[[Limits], Awaitable[Link]]
 REPLY_SECONDS = 30.0  # beyond the step's own limit
-STARTUP_SECONDS = 60.0  # and what a first import may take
-MAX_LINE_BYTES = 64 * 2**20
+STARTUP_SECONDS = 60.0  # what a first import may take
 
 
 class ForkServer:
     """Runs steps in forks of kept interpreters; at most `num_kept` of them, least recently used go first."""
 
-    def __init__(self, limits: Limits, *, num_kept: int, namespaces: bool = True) -> None:
+    def __init__(self, limits: Limits, *, num_kept: int, launch: Launch) -> None:
         self._limits = limits
-        self._namespaces = namespaces
+        self._launch = launch
         self._num_kept = num_kept
-        self._process: asyncio.subprocess.Process | None = None
-        self._work: Path | None = None
+        self._link: Link | None = None
         self._roots: set[str] = set()
         self._kept: OrderedDict[str, bool] = OrderedDict()  # checkpoint key -> forked from the warm root
-        self._ids = count()
+        self._dropped: list[str] = []
         self._lock = asyncio.Lock()
         self.isolation: dict[str, bool] = {}
         self.num_waiting = 0
@@ -58,7 +46,7 @@ class ForkServer:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._link.pid if self._link else None
 
     def holds(self, checkpoint: Checkpoint | None, *, warm: bool) -> bool:
         """Whether the step can start here without running its prefix again."""
@@ -78,10 +66,9 @@ class ForkServer:
             self.num_waiting -= 1
 
     def forget(self, keys: Collection[str]) -> None:
-        """Give back kept interpreters."""
+        """Give back kept interpreters; the server hears of it with its next request."""
         keys = [key for key in keys if self._kept.pop(key, None) is not None]
-        if keys and self._process and self._process.stdin and not self._process.stdin.is_closing():
-            self._write({"op": "drop", "ids": keys})
+        self._dropped += keys
 
     async def aclose(self) -> None:
         async with self._lock:
@@ -96,9 +83,9 @@ class ForkServer:
                 if report is None:
                     raise SandboxLost("the sandbox server died")
             except (TimeoutError, SandboxLost, OSError) as error:
-                detail = self._last_words()
+                words = self._link.last_words() if self._link else ""
                 await self._stop()
-                raise SandboxLost(f"{error or type(error).__name__}{detail}") from error
+                raise SandboxLost(f"{error or type(error).__name__}{last_line(words)}") from error
             if report["ending"] == "parent_gone":  # only that interpreter is lost
                 self._kept.pop(origin, None)
                 self._roots.discard(origin)
@@ -142,72 +129,29 @@ class ForkServer:
 
     async def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """Return the server's report, None where it died."""
-        assert self._process and self._process.stdin and self._process.stdout
+        assert self._link
+        dropped, self._dropped = self._dropped, []
+        if dropped:
+            request = request | {"drop": dropped}
         try:
-            self._write(request)
-            await self._process.stdin.drain()
-            line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
+            await self._link.send(json.dumps(request).encode() + b"\n")
+            line = await asyncio.wait_for(self._link.receive(), seconds)
             return json.loads(line) if line.endswith(b"\n") else None
         except (ConnectionError, ValueError):
             return None
 
-    def _write(self, request: dict[str, Any]) -> None:
-        assert self._process and self._process.stdin
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-
     async def _start(self) -> None:
-        if self._process and self._process.returncode is None:
+        if self._link and self._link.alive:
             return
         await self._stop()
-        self._work = Path(tempfile.mkdtemp(prefix="rstar-sandbox-"))
-        (self._work / "steps").mkdir()
-        limits = json.dumps(asdict(self._limits))
-        arguments = [str(Path(__file__).parent.parent), str(self._work / "steps"), limits, json.dumps(self._namespaces)]
-        with (self._work / "server.log").open("wb") as log:
-            # Not -I, which would ignore PYTHONHASHSEED: a step must print the same set in the same order every time.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-s", "-P", "-B", "-c", BOOT, *arguments,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                env=_clean_environment(self._work / "steps"), cwd=self._work / "steps",
-                start_new_session=True, limit=MAX_LINE_BYTES,
-            )  # fmt: skip
+        self._link = await self._launch(self._limits)
         self.num_starts += 1
-        assert self._process.stdout
-        try:
-            hello = await asyncio.wait_for(self._process.stdout.readline(), STARTUP_SECONDS)
-        except TimeoutError:
-            hello = b""
-        if not hello:
-            raise SandboxLost(f"the sandbox server did not start in {STARTUP_SECONDS:g} s{self._last_words()}")
-        self.isolation = json.loads(hello)["isolation"]
+        self.isolation = self._link.isolation
 
     async def _stop(self) -> None:
-        process, self._process = self._process, None
+        link, self._link = self._link, None
         self._kept.clear()
         self._roots.clear()
-        if process:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            assert process.stdout
-            with suppress(ValueError):
-                await process.communicate()
-        if self._work:
-            shutil.rmtree(self._work, ignore_errors=True)
-            self._work = None
-
-    def _last_words(self) -> str:
-        """The end of the server's log, if it said anything."""
-        with suppress(OSError, TypeError):
-            if words := (self._work / "server.log").read_text(errors="replace").strip():  # type: ignore[operator]
-                return f": {words.splitlines()[-1][:200]}"
-        return ""
-
-
-def _clean_environment(work: Path) -> dict[str, str]:
-    """None of the caller's variables: a step finds no secret, and the same hashes every time."""
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    environment |= {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-    environment |= {"HOME": str(work), "TMPDIR": str(work)}
-    if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without it
-        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    return environment
+        self._dropped.clear()
+        if link:
+            await link.stop()

@@ -26,6 +26,9 @@ PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS =
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 CAPABILITY_VERSION_3 = 0x20080522
 
+# What a container gives before the server starts.
+IN_CONTAINER = {"processes": True, "network": True, "files": True, "own_proc": True}
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sandbox.guard import Guard
 from sandbox.interpreter import Interpreter, receive, send
-from sandbox.isolation import enter_namespaces, limit_resources
+from sandbox.isolation import IN_CONTAINER, enter_namespaces, limit_resources
 
 START_SECONDS = 60.0  # a root imports its modules in this time
 GRACE_SECONDS = 5.0  # to fork
@@ -46,7 +46,7 @@ class Process:
 
 
 class Server:
-    """Answers `root`, `run` and `drop` requests; see the methods of those names."""
+    """Answers `root` and `run` requests, see the methods of those names; either may name interpreters to `drop` first."""
 
     def __init__(self, work: Path, limits: dict, isolation: dict[str, bool]) -> None:
         self._work = work
@@ -73,8 +73,8 @@ class Server:
         self._processes[request["id"]] = process
         return {"ending": "finished"}
 
-    def drop(self, request: dict) -> None:
-        for key in request["ids"]:
+    def drop(self, keys: list[str]) -> None:
+        for key in keys:
             if process := self._processes.pop(key, None):
                 process.kill()
 
@@ -92,7 +92,7 @@ class Server:
                 (theirs.fileno(), writer),
             )
         except OSError:  # it was killed from outside, or by a step
-            self.drop({"ids": [request["parent"]]})
+            self.drop([request["parent"]])
             ours.close()
             os.close(reader)
             return {"ending": "parent_gone"}
@@ -110,7 +110,7 @@ class Server:
         else:
             ours.close()
             if report["ending"] == "parent_gone":
-                self.drop({"ids": [request["parent"]]})
+                self.drop([request["parent"]])
         return report
 
     def _watch(self, channel: socket.socket, reader: int, request: dict) -> tuple[dict, int]:
@@ -210,17 +210,17 @@ def _become_root(channel: socket.socket, folder: Path, modules: list[str], work:
 
 
 def main() -> None:
-    """Arguments: the work folder, the limits as JSON, whether to ask for namespaces."""
-    work, limits, namespaces = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    """Arguments: the work folder, the limits as JSON, and how to be isolated: namespaces, container or none."""
+    work, limits, how = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     sys.argv[1:] = []
-    isolation = enter_namespaces(work, wanted=namespaces)
+    isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
     server = Server(work, limits, isolation)
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     print(json.dumps({"isolation": isolation}), file=reports, flush=True)
     for line in requests:
         request = json.loads(line)
-        report = getattr(server, request.pop("op"))(request)
-        if report is not None:
-            print(json.dumps(report), file=reports, flush=True)
+        server.drop(request.pop("drop", []))
+        answer = {"root": server.root, "run": server.run}[request.pop("op")]
+        print(json.dumps(answer(request)), file=reports, flush=True)
     shutil.rmtree(work, ignore_errors=True)  # the other side is gone, and may not have said so

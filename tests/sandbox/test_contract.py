@@ -1,4 +1,7 @@
-"""What every sandbox provider promises. A new provider is one more entry in PROVIDERS."""
+"""What every sandbox provider promises. A new provider is one more entry in PROVIDERS.
+
+Docker's needs an engine and the image (`rstar sandbox build`); where RSTAR_REQUIRE_DOCKER is set it must be there.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,16 @@ from dataclasses import replace
 import pytest
 
 from rstar.protocols import Executor, Verdict
+from sandbox.container import DockerSandbox
 from sandbox.limits import Limits
 from sandbox.local import LocalSandbox
+from sandbox.pool import Sandbox
 
 LIMITS = Limits(seconds=5.0, memory_bytes=128 * 2**20, output_bytes=10_000, num_checkpoints=6)
 HASTY = replace(LIMITS, seconds=0.5)
-Make = Callable[[Limits], LocalSandbox]
+Make = Callable[[Limits], Sandbox]
 PROVIDERS: dict[str, Make] = {
+    "docker": lambda limits: DockerSandbox(limits=limits, num_workers=2),
     "local": lambda limits: LocalSandbox(limits=limits, num_workers=2),
     "local without namespaces": lambda limits: LocalSandbox(limits=limits, num_workers=1, namespaces=False),
 }
@@ -26,11 +32,13 @@ FORK = "import math"  # takes a step off the fast path
 
 @pytest.fixture(scope="module", params=list(PROVIDERS))
 def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "docker":
+        request.getfixturevalue("docker_image")
     return PROVIDERS[request.param]
 
 
 @pytest.fixture
-async def sandbox(make: Make) -> AsyncIterator[LocalSandbox]:
+async def sandbox(make: Make) -> AsyncIterator[Sandbox]:
     async with make(LIMITS) as sandbox:
         yield sandbox
 
@@ -54,12 +62,12 @@ async def state_after(sandbox: Executor, checkpoint: str, code: str) -> str:
 
 @pytest.mark.parametrize("first", ["x = 3", f"{FORK}\nx = 3"], ids=["fast", "forked"])
 @pytest.mark.parametrize("second", ["y = x + 1", f"{FORK}\ny = x + 1"], ids=["fast", "forked"])
-async def test_a_step_sees_what_its_prefix_left(sandbox: LocalSandbox, first: str, second: str) -> None:
+async def test_a_step_sees_what_its_prefix_left(sandbox: Sandbox, first: str, second: str) -> None:
     execution = await sandbox.run(await state(sandbox, first, second), "print(x, y)")
     assert (execution.verdict, execution.output) == (Verdict.OK, "3 4")
 
 
-async def test_siblings_do_not_see_each_other(sandbox: LocalSandbox) -> None:
+async def test_siblings_do_not_see_each_other(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "import math, os\nitems = [1]\nopen('shared', 'w').write('of the parent')")
     vandal = "items.append(2)\nmath.sqrt = abs\nmine = 1\nopen('mine', 'w').close()\nos.remove('shared')"
     await state_after(sandbox, parent, vandal)
@@ -92,7 +100,7 @@ async def test_siblings_do_not_see_each_other(sandbox: LocalSandbox) -> None:
         ("import socket\nsocket.create_connection(('127.0.0.1', 1))", Verdict.FORBIDDEN, "Forbidden: socket."),
     ],
 )
-async def test_the_verdict_says_what_happened(sandbox: LocalSandbox, code: str, verdict: Verdict, error: str) -> None:
+async def test_the_verdict_says_what_happened(sandbox: Sandbox, code: str, verdict: Verdict, error: str) -> None:
     execution = await sandbox.run(None, code)
     assert execution.verdict is verdict, execution.error
     assert execution.error.startswith(error)
@@ -135,18 +143,18 @@ async def test_an_endless_step_is_killed_and_the_next_request_is_served(make: Ma
     ],
 )
 async def test_output_is_what_was_printed_or_else_the_last_expression(
-    sandbox: LocalSandbox, code: str, output: str
+    sandbox: Sandbox, code: str, output: str
 ) -> None:
     execution = await sandbox.run(None, code)
     assert (execution.verdict, execution.output) == (Verdict.OK, output), execution.error
 
 
-async def test_what_was_printed_before_a_failure_is_kept(sandbox: LocalSandbox) -> None:
+async def test_what_was_printed_before_a_failure_is_kept(sandbox: Sandbox) -> None:
     for code in ("print(7)\n1 / 0", f"{FORK}\nprint(7)\n1 / 0"):
         assert (await sandbox.run(None, code)).output == "7"
 
 
-async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: LocalSandbox) -> None:
+async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: Sandbox) -> None:
     prefix = ["import random\nseen = {'a', 'b', 'c'}\nx = random.random()", "items = [x]\nopen('f', 'w').write(str(x))"]
     tail = "print(items, seen, random.random(), open('f').read())"
     parent = await state(sandbox, *prefix)
@@ -160,7 +168,7 @@ async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: LocalSandbox) 
     assert metrics["checkpoints_kept"] <= LIMITS.num_checkpoints
 
 
-async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox: LocalSandbox) -> None:
+async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [1]")
     child = await state_after(sandbox, parent, "y = x")
     await sandbox.release(parent)
@@ -169,19 +177,19 @@ async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox
     assert (await sandbox.run(child, "y")).output == "[1]"
 
 
-async def test_many_steps_at_once_keep_apart(sandbox: LocalSandbox) -> None:
+async def test_many_steps_at_once_keep_apart(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [100]")
     executions = await asyncio.gather(*[sandbox.run(parent, f"x.append({n})\nx") for n in range(50)])
     assert [execution.output for execution in executions] == [f"[100, {n}]" for n in range(50)]
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("sympy"), reason="sympy is not installed")
-async def test_sympy_solves_in_a_step_after_arithmetic(sandbox: LocalSandbox) -> None:
+async def test_sympy_solves_in_a_step_after_arithmetic(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "total = 12", "import sympy as sp\nx = sp.symbols('x')")
     assert (await sandbox.run(parent, "sp.solve(3 * x - total, x)")).output == "[4]"
 
 
-async def test_a_caller_who_gives_up_disturbs_nobody(sandbox: LocalSandbox) -> None:
+async def test_a_caller_who_gives_up_disturbs_nobody(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [1]")
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(sandbox.run(parent, "import time\ntime.sleep(0.5)\nprint('late')"), 0.1)

@@ -1,0 +1,289 @@
+"""The Docker provider: every fork server is the first process of a hardened container of its own.
+
+No network, a read-only root, no capability, no new privilege, a system call filter stricter than Docker's, limits on
+processes, memory and processor time, an unprivileged user, and one small tmpfs. See docs/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import socket
+import struct
+import tarfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import LogConfig, Ulimit
+
+from rstar.protocols import SandboxLost, UserError
+from sandbox.limits import Limits
+from sandbox.link import BOOT, ENVIRONMENT, MAX_LINE_BYTES, hello
+from sandbox.pool import Sandbox
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "infra" / "sandbox"
+IMAGE = "rstar-sandbox"
+BASE_IMAGE = "python:3.11-slim"
+LABEL = "rstar.sandbox"  # its value: the process that owns the container
+SOURCE_LABEL = "rstar.sandbox.source"
+INSIDE = "/opt/rstar"
+WORK = "/work"
+USER = "65534:65534"
+MEMORY_BYTES = 3 * 2**30  # of one container, all kept interpreters together
+TMPFS_BYTES = 64 * 2**20  # counts as memory
+NUM_PROCESSES = 512
+FRAME = struct.Struct(">BxxxI")  # Docker's header before each piece of an attached container's output
+
+
+class DockerSandbox(Sandbox):
+    """A Sandbox of containers; `runtime` names another one than runc, such as gVisor's runsc."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        num_workers: int | None = None,
+        fast_path: bool = True,
+        image: str = IMAGE,
+        runtime: str | None = None,
+    ) -> None:
+        launch = partial(ContainerLink.start, image=image, runtime=runtime)
+        super().__init__(launch, limits=limits, num_workers=num_workers, fast_path=fast_path)
+        self._image, self._runtime = image, runtime
+
+    async def prepare(self) -> None:
+        """Check engine and image, clear away what a killed run left, and start all containers at once."""
+        await asyncio.to_thread(self._check)
+        await asyncio.gather(*(server.start() for server in self._servers))
+
+    def _check(self) -> None:
+        with engine() as client:
+            remove_orphans(client)
+            check_image(client, self._image)
+
+    def protections(self) -> str:
+        return (
+            f"Docker sandbox ({self._runtime or 'runc'}): steps run in containers without network, capabilities or "
+            "new privileges, on a read-only root, as an unprivileged user, under a system call filter and limits on "
+            "time, memory, processes, files and output. It does not protect against a flaw of the kernel"
+            f"{'' if self._runtime else ', which the containers share with this machine (gVisor narrows that)'}; a "
+            "step can lie about its own result."
+        )
+
+
+class ContainerLink:
+    """A server that is the first process of a container, spoken to over its attached standard input and output."""
+
+    def __init__(self, container_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.container_id = container_id
+        self._reader = reader
+        self._writer = writer
+        self._buffer = bytearray()
+        self._log: deque[bytes] = deque(maxlen=20)
+        self._ended = False
+        self.isolation: dict[str, bool] = {}
+
+    @classmethod
+    async def start(cls, limits: Limits, *, image: str, runtime: str | None = None) -> ContainerLink:
+        container_id, connection = await asyncio.to_thread(run_container, limits, image, runtime)
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection, limit=MAX_LINE_BYTES)
+        link = cls(container_id, reader, writer)
+        link.isolation = await hello(link)
+        return link
+
+    @property
+    def pid(self) -> int | None:
+        return None  # a process of the engine's, not of ours
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended
+
+    async def send(self, line: bytes) -> None:
+        self._writer.write(line)
+        await self._writer.drain()
+
+    async def receive(self) -> bytes:
+        while b"\n" not in self._buffer:
+            try:
+                stream, size = FRAME.unpack(await self._reader.readexactly(FRAME.size))
+                data = await self._reader.readexactly(size)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self._ended = True
+                return bytes(self._buffer)
+            if stream == 1:
+                self._buffer += data
+            else:
+                self._log.append(data)
+        line, _, rest = self._buffer.partition(b"\n")
+        self._buffer = rest
+        return bytes(line) + b"\n"
+
+    async def stop(self) -> None:
+        self._ended = True
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        await asyncio.to_thread(remove_container, self.container_id)
+
+    def last_words(self) -> str:
+        return b"".join(self._log).decode(errors="replace").strip()
+
+
+def engine() -> Any:
+    """A client of the engine that DOCKER_HOST names; UserError where none answers."""
+    try:
+        client = docker.from_env(timeout=60)
+        client.ping()
+    except (DockerException, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"sandbox: no Docker engine answers ({reason}); start one, set DOCKER_HOST, "
+            'or ask for the weaker one with sandbox.provider = "local"'
+        ) from None
+    return _Closing(client)
+
+
+class _Closing:
+    """A client to be used in a `with` block."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __enter__(self) -> Any:
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+
+def run_container(limits: Limits, image: str, runtime: str | None) -> tuple[str, socket.socket]:
+    """Start a container; return its id and the socket of its standard input and output."""
+    with engine() as client:
+        try:
+            container = client.containers.create(image, **container_options(limits, runtime))
+            try:
+                attached = container.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+                connection = socket.socket(fileno=os.dup(attached.fileno()))
+                attached.close()
+                container.start()
+            except BaseException:
+                container.remove(force=True)
+                raise
+        except (APIError, OSError) as error:
+            reason = getattr(error, "explanation", None) or error
+            raise SandboxLost(f"the engine did not start a container: {' '.join(str(reason).split())[:200]}") from error
+        return container.id, connection
+
+
+def container_options(limits: Limits, runtime: str | None) -> dict[str, Any]:
+    """What `docker run` would be told."""
+    settings = json.dumps(asdict(limits))
+    return {
+        "command": ["python3", "-s", "-P", "-B", "-c", BOOT, INSIDE, WORK, settings, "container"],
+        "environment": ENVIRONMENT | {"HOME": WORK, "TMPDIR": WORK},
+        "labels": {LABEL: str(os.getpid()), f"{LABEL}.started": process_start(os.getpid())},
+        "runtime": runtime,
+        "user": USER,
+        "stdin_open": True,
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges", f"seccomp={seccomp_profile()}"],
+        "ipc_mode": "none",
+        "pids_limit": NUM_PROCESSES,
+        "mem_limit": MEMORY_BYTES,
+        "memswap_limit": MEMORY_BYTES,
+        "nano_cpus": 10**9,
+        "tmpfs": {WORK: f"size={TMPFS_BYTES},mode=0700,uid=65534,gid=65534,nosuid,nodev,noexec,nr_inodes=16384"},
+        "ulimits": [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=4096, hard=4096)],
+        "log_config": LogConfig(type="none"),
+        "hostname": "sandbox",
+        "working_dir": WORK,
+    }
+
+
+@lru_cache(maxsize=1)
+def seccomp_profile() -> str:
+    return json.dumps(json.loads((HERE / "seccomp.json").read_text()))
+
+
+def remove_container(container_id: str) -> None:
+    with suppress(UserError), engine() as client, suppress(APIError):
+        client.api.remove_container(container_id, force=True, v=True)
+
+
+def remove_orphans(client: Any) -> list[str]:
+    """Remove the containers of processes of this machine that are gone; return their ids."""
+    removed = []
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+        owner, started = container.labels.get(LABEL, ""), container.labels.get(f"{LABEL}.started", "")
+        if owner.isdigit() and process_start(int(owner)) != started:
+            with suppress(APIError):
+                container.remove(force=True, v=True)
+                removed.append(container.id)
+    return removed
+
+
+def process_start(pid: int) -> str:
+    """When a process of this boot started, so that a number given out twice is not taken for the same; "" if gone."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    return ""
+
+
+def check_image(client: Any, image: str) -> None:
+    """A missing image, or one with another server than this package's, is a UserError."""
+    try:
+        labels = client.images.get(image).labels
+    except ImageNotFound:
+        raise UserError(f"sandbox: there is no image {image}; build it with `rstar sandbox build`") from None
+    if labels.get(SOURCE_LABEL) != source_hash():
+        raise UserError(f"sandbox: image {image} holds another version's server; run `rstar sandbox build` again")
+
+
+def server_files() -> list[Path]:
+    return sorted(HERE.glob("*.py"))
+
+
+def source_hash() -> str:
+    digest = hashlib.sha256()
+    for path in [*server_files(), *sorted(BUILD.iterdir())]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def build_image(*, base_image: str = BASE_IMAGE, image: str = IMAGE, say: Callable[[str], None] = lambda _: None) -> str:
+    """Build the image; `say` gets each line of the build. Return the image's id."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for path in BUILD.iterdir():
+            archive.add(path, arcname=path.name)
+        for path in server_files():
+            archive.add(path, arcname=f"sandbox/{path.name}")
+    context.seek(0)
+    arguments = {"BASE_IMAGE": base_image, "SOURCE": source_hash()}
+    with engine() as client:
+        lines = client.api.build(
+            fileobj=context, custom_context=True, tag=image, buildargs=arguments, rm=True, decode=True,
+            network_mode="host",
+        )  # fmt: skip
+        for line in lines:
+            if "error" in line:
+                raise UserError(f"sandbox: the image was not built: {' '.join(line['error'].split())[:300]}")
+            if text := str(line.get("stream", "")).strip():
+                say(text)
+        return str(client.images.get(image).id)

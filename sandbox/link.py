@@ -1,0 +1,131 @@
+"""A running fork server as its pool sees it: one line asked, one line told, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from rstar.protocols import SandboxLost
+from sandbox.limits import Limits
+
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; del sys.path[0], sys.argv[1]; main()"
+)
+STARTUP_SECONDS = 60.0
+MAX_LINE_BYTES = 64 * 2**20
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # a step prints the same set in the same order every time
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Link(Protocol):
+    """The two ends of a started server's pipe. `isolation` is what its first line says it got from the kernel."""
+
+    isolation: dict[str, bool]
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    async def send(self, line: bytes) -> None:
+        """Write one line; raises OSError where the server is gone."""
+
+    async def receive(self) -> bytes:
+        """Read one line; without its line break where the server ended."""
+
+    async def stop(self) -> None:
+        """End the server and every process it made."""
+
+    def last_words(self) -> str:
+        """The end of what it wrote to its log."""
+
+
+class LocalLink:
+    """A server that is a child of this process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, work: Path) -> None:
+        self._process = process
+        self._work = work
+        self.isolation: dict[str, bool] = {}
+
+    @classmethod
+    async def start(cls, limits: Limits, *, namespaces: bool) -> LocalLink:
+        work = Path(tempfile.mkdtemp(prefix="rstar-sandbox-"))
+        (work / "steps").mkdir()
+        arguments = [str(Path(__file__).parent.parent), str(work / "steps"), json.dumps(asdict(limits))]
+        environment = ENVIRONMENT | {"HOME": str(work / "steps"), "TMPDIR": str(work / "steps")}
+        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without it
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        with (work / "server.log").open("wb") as log:
+            # Not -I, which would ignore PYTHONHASHSEED.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-s", "-P", "-B", "-c", BOOT, *arguments, "namespaces" if namespaces else "none",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+                env=environment, cwd=work / "steps", start_new_session=True, limit=MAX_LINE_BYTES,
+            )  # fmt: skip
+        link = cls(process, work)
+        link.isolation = await hello(link)
+        return link
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def send(self, line: bytes) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line)
+        await self._process.stdin.drain()
+
+    async def receive(self) -> bytes:
+        assert self._process.stdout
+        return await self._process.stdout.readline()
+
+    async def stop(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ValueError):
+            await self._process.communicate()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def last_words(self) -> str:
+        with suppress(OSError):
+            return (self._work / "server.log").read_text(errors="replace").strip()
+        return ""
+
+
+async def hello(link: Link) -> dict[str, bool]:
+    """Wait for a started server's first line; a server that does not say it is stopped, and SandboxLost raised."""
+    try:
+        line = await asyncio.wait_for(link.receive(), STARTUP_SECONDS)
+    except (TimeoutError, OSError):
+        line = b""
+    if not line.endswith(b"\n"):
+        words = link.last_words()
+        await link.stop()
+        raise SandboxLost(f"the sandbox server did not start{last_line(words)}")
+    isolation: dict[str, bool] = json.loads(line)["isolation"]
+    return isolation
+
+
+def last_line(words: str) -> str:
+    return f": {words.splitlines()[-1][:200]}" if words else ""

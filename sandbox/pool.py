@@ -1,0 +1,144 @@
+"""The sandbox: the fast path in this process, everything else in a pool of fork servers that a provider starts.
+
+Implements `rstar.protocols.Executor` (Section 3.2: a step is kept only if its code runs).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from rstar.protocols import Execution, SandboxLost, Verdict
+from sandbox.arithmetic import NotEligible, run_arithmetic
+from sandbox.checkpoint import Checkpoint, imports_warm_modules
+from sandbox.forkserver import ForkServer, Launch
+from sandbox.limits import Limits
+
+log = logging.getLogger(__name__)
+PREFIX_COST = 2  # running a prefix again weighs as much as so many waiting steps
+
+
+class Sandbox:
+    """`async with open_sandbox() as sandbox: await sandbox.run(None, "x = 1")`. Belongs to one event loop."""
+
+    def __init__(
+        self, launch: Launch, *, limits: Limits | None = None, num_workers: int | None = None, fast_path: bool = True
+    ) -> None:
+        self.limits = limits or Limits()
+        num_workers = num_workers or len(os.sched_getaffinity(0))
+        num_kept = max(1, self.limits.num_checkpoints // num_workers)
+        self._servers = [ForkServer(self.limits, num_kept=num_kept, launch=launch) for _ in range(num_workers)]
+        self._fast_path = fast_path
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self._ids = count()
+        self._verdicts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._seconds = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self.prepare()
+        log.info("%s", self.protections())
+        return self
+
+    async def prepare(self) -> None:
+        """Start the first server; the others start when there is work for them."""
+        await self._servers[0].start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        self._checkpoints.clear()
+        for server in self._servers:
+            await server.aclose()
+
+    async def run(self, checkpoint: str | None, code: str) -> Execution:
+        """Run `code` after the step that returned `checkpoint`; raises SandboxLost after the retries are used up."""
+        start = time.perf_counter()
+        parent = None if checkpoint is None else self._checkpoint(checkpoint)
+        key = f"c{next(self._ids)}"
+        execution, child = self._run_fast(parent, code, key) or await self._run_forked(parent, code, key)
+        handle = None
+        if execution.verdict is Verdict.OK:
+            self._checkpoints[key] = child
+            handle = key
+        seconds = time.perf_counter() - start
+        self._verdicts[execution.verdict.value] += 1
+        self._seconds += seconds
+        return Execution(execution.verdict, execution.output, execution.error, handle, execution.seconds or seconds)
+
+    async def release(self, checkpoint: str) -> None:
+        """Give back a checkpoint; those that continue it stay. Unknown ones are ignored."""
+        if self._checkpoints.pop(checkpoint, None):
+            for server in self._servers:
+                server.forget([checkpoint])
+
+    def metrics(self) -> dict[str, float]:
+        """Counts since the start; `seconds` includes waiting for a worker."""
+        executions = sum(self._verdicts.values())
+        metrics: dict[str, float] = {
+            "executions": executions,
+            "seconds": self._seconds,
+            "fast_path": self._counts["fast_path"],
+            "fast_path_share": self._counts["fast_path"] / executions if executions else 0.0,
+            "checkpoints": len(self._checkpoints),
+            "checkpoints_kept": sum(server.num_checkpoints for server in self._servers),
+            "checkpoint_hits": self._counts["hits"],
+            "checkpoint_revivals": sum(server.num_revived for server in self._servers),
+            "sandbox_lost": self._counts["lost"],
+            "server_starts": sum(server.num_starts for server in self._servers),
+        }
+        return metrics | {f"verdict_{verdict.value}": self._verdicts[verdict.value] for verdict in Verdict}
+
+    def protections(self) -> str:
+        """One paragraph: what stands between a step and this machine, and what does not."""
+        raise NotImplementedError
+
+    def _checkpoint(self, handle: str) -> Checkpoint:
+        try:
+            return self._checkpoints[handle]
+        except KeyError:
+            raise ValueError(f"checkpoint {handle!r} is unknown or was released") from None
+
+    def _run_fast(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint] | None:
+        """Evaluate the step here if all steps before it were, and it provably can be."""
+        variables = {} if parent is None else parent.variables
+        if not self._fast_path or variables is None:
+            return None
+        try:
+            outcome = run_arithmetic(code, variables, max_output_bytes=self.limits.output_bytes)
+        except NotEligible:
+            return None
+        self._counts["fast_path"] += 1
+        execution = Execution(outcome.verdict, outcome.output, outcome.error)
+        return execution, Checkpoint(key, parent, code, outcome.variables, warm=False)
+
+    async def _run_forked(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint]:
+        warm = imports_warm_modules(code) or (parent is not None and parent.warm)
+        for attempt in range(self.limits.num_retries + 1):
+            server = self._choose(parent, warm)
+            self._counts["hits"] += parent is not None and server.holds(parent, warm=warm)
+            try:
+                execution = await server.run(parent, code, key=key, warm=warm)
+                return execution, Checkpoint(key, parent, code, None, warm)
+            except SandboxLost as error:
+                self._counts["lost"] += 1
+                log.warning(
+                    "the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error
+                )
+                if attempt == self.limits.num_retries:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _choose(self, parent: Checkpoint | None, warm: bool) -> ForkServer:
+        """The server with least to do, one that holds the prefix preferred."""
+        return min(
+            self._servers, key=lambda server: server.num_waiting + PREFIX_COST * (not server.holds(parent, warm=warm))
+        )

@@ -1,0 +1,27 @@
+"""The Docker engine and image that tests of the Docker provider need."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rstar.protocols import UserError
+from sandbox.container import BASE_IMAGE, IMAGE, build_image, check_image, engine
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> str:
+    """The image, built where there is an engine; without one the test is skipped, or fails where one is required."""
+    required = os.environ.get("RSTAR_REQUIRE_DOCKER")
+    try:
+        with engine() as client:
+            try:
+                check_image(client, IMAGE)
+            except UserError:
+                build_image(base_image=os.environ.get("RSTAR_BASE_IMAGE", BASE_IMAGE))
+    except UserError as error:
+        if required:
+            raise
+        pytest.skip(str(error))
+    return IMAGE
