@@ -266,7 +266,9 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def build_image(*, base_image: str = BASE_IMAGE, image: str = IMAGE, say: Callable[[str], None] = lambda _: None) -> str:
+def build_image(
+    *, base_image: str = BASE_IMAGE, image: str = IMAGE, say: Callable[[str], None] = lambda _: None
+) -> str:
     """Build the image; `say` gets each line of the build. Return the image's id."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:

@@ -27,6 +27,7 @@ from sandbox.isolation import die_with_parent
 
 HEADER = struct.Struct("!I")
 _getstate, _setstate = random.getstate, random.setstate
+_listdir = os.listdir
 _dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
 _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
 
@@ -139,6 +140,8 @@ class Interpreter:
             except BaseException:  # a hostile __str__, or no memory left to say so
                 error = type(exception).__name__
         self._guard.disarm()
+        if status == "ok" and len(_listdir("/proc/self/task")) > 1:  # a fork would not have it
+            status, error = "forbidden", "Forbidden: the step left a thread running"
         if self._guard.violation:
             status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
         return {"status": status, "error": error, "echo": echo[: self._max_echo_chars]}

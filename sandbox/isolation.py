@@ -1,15 +1,19 @@
 """What the kernel is asked for when a fork server starts. Linux, standard library only; runs in the server.
 
 Namespaces need no privilege on most kernels; where one is refused the server runs without it and says so. Call
-`enter_namespaces` first of all, before any thread exists.
+`enter_namespaces` first of all, before any thread exists. What a step may ask of the kernel is narrowed further by
+`deny_system_calls`, after which nothing can be signalled, traced, connected to or executed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +26,8 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x40000000,
 )
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID_NODEV_NOEXEC = 0x1000, 0x4000, 0x40000, 0xE
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -50,6 +55,70 @@ def enter_namespaces(work: Path, *, wanted: bool = True) -> dict[str, bool]:
         _drop_capabilities()
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return {"processes": isolated, "network": isolated, "files": files, "own_proc": own_proc}
+
+
+# By machine: the architecture as the kernel's filter names it, and the numbers of what no step needs.
+DENIED = {
+    "x86_64": (
+        0xC000003E,
+        {
+            "kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297,
+            "pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438,
+            "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "process_madvise": 440,
+            "socket": 41, "connect": 42, "bind": 49, "listen": 50, "accept": 43, "accept4": 288,
+            "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+            "unshare": 272, "setns": 308, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161,
+            "open_tree": 428, "move_mount": 429, "fsopen": 430, "mount_setattr": 442, "open_by_handle_at": 304,
+            "execve": 59, "execveat": 322, "setsid": 112, "personality": 135, "memfd_create": 319,
+            "keyctl": 250, "add_key": 248, "request_key": 249, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
+            "pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438,
+            "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "process_madvise": 440,
+            "socket": 198, "connect": 203, "bind": 200, "listen": 201, "accept": 202, "accept4": 242,
+            "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+            "unshare": 97, "setns": 268, "mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51,
+            "open_tree": 428, "move_mount": 429, "fsopen": 430, "mount_setattr": 442, "open_by_handle_at": 265,
+            "execve": 221, "execveat": 281, "setsid": 157, "personality": 92, "memfd_create": 279,
+            "keyctl": 219, "add_key": 217, "request_key": 218, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
+        },
+    ),
+}  # fmt: skip
+X32_BIT, CLONE3 = 0x40000000, 435
+BPF_LOAD, BPF_JUMP_EQUAL, BPF_JUMP_AT_LEAST, BPF_RETURN = 0x20, 0x15, 0x35, 0x06
+SECCOMP_MODE_FILTER, SECCOMP_ALLOW, SECCOMP_ERRNO, SECCOMP_KILL = 2, 0x7FFF0000, 0x00050000, 0x80000000
+
+
+def deny_system_calls() -> bool:
+    """Have the kernel refuse DENIED to the calling process and its forks, for ever; False on another machine.
+
+    Needs `no_new_privs`.
+    """
+    keep_private()
+    if platform.machine() not in DENIED:
+        return False
+    architecture, denied = DENIED[platform.machine()]
+    refuse, unknown = SECCOMP_ERRNO | errno.EPERM, SECCOMP_ERRNO | errno.ENOSYS
+    program = [
+        (BPF_LOAD, 0, 0, 4), (BPF_JUMP_EQUAL, 1, 0, architecture), (BPF_RETURN, 0, 0, SECCOMP_KILL),
+        (BPF_LOAD, 0, 0, 0), (BPF_JUMP_AT_LEAST, 0, 1, X32_BIT), (BPF_RETURN, 0, 0, refuse),
+        (BPF_JUMP_EQUAL, 0, 1, CLONE3), (BPF_RETURN, 0, 0, unknown),  # so that the C library falls back to clone
+    ]  # fmt: skip
+    for number in denied.values():
+        program += [(BPF_JUMP_EQUAL, 0, 1, number), (BPF_RETURN, 0, 0, refuse)]
+    program.append((BPF_RETURN, 0, 0, SECCOMP_ALLOW))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(code))
+    return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header), 0, 0) == 0
+
+
+def keep_private() -> None:
+    """Let no other process of the same user read this one's memory or descriptors, nor those of its forks."""
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def limit_resources(*, memory_bytes: int, file_bytes: int, num_open_files: int) -> None:

@@ -23,10 +23,11 @@ from pathlib import Path
 
 from sandbox.guard import Guard
 from sandbox.interpreter import Interpreter, receive, send
-from sandbox.isolation import IN_CONTAINER, enter_namespaces, limit_resources
+from sandbox.isolation import IN_CONTAINER, deny_system_calls, enter_namespaces, keep_private, limit_resources
 
 START_SECONDS = 60.0  # a root imports its modules in this time
 GRACE_SECONDS = 5.0  # to fork
+SWEEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,14 @@ class Process:
 
 
 class Server:
-    """Answers `root` and `run` requests, see the methods of those names; either may name interpreters to `drop` first."""
+    """Answers `root` and `run` requests, see those methods; either may name interpreters to `drop` first."""
 
     def __init__(self, work: Path, limits: dict, isolation: dict[str, bool]) -> None:
         self._work = work
         self._limits = limits
         self._isolation = isolation
         self._processes: dict[str, Process] = {}
+        self._oom_kills = oom_kills()
 
     def root(self, request: dict) -> dict:
         """Fork an interpreter that has imported `modules` and run nothing: the parent of first steps."""
@@ -106,11 +108,11 @@ class Server:
             self._processes[request["id"]] = process
         elif pid:
             process.kill()
-            self._sweep()
         else:
             ours.close()
             if report["ending"] == "parent_gone":
                 self.drop([request["parent"]])
+        self._sweep()
         return report
 
     def _watch(self, channel: socket.socket, reader: int, request: dict) -> tuple[dict, int]:
@@ -126,6 +128,8 @@ class Server:
         os.set_blocking(reader, False)
         max_bytes = self._limits["output_bytes"] * len(request["codes"])
         ending, output, reply = self._collect(channel, reader, start + request["seconds"], max_bytes)
+        if ending == "vanished" and oom_kills() > self._oom_kills:
+            ending, self._oom_kills = "out_of_memory", oom_kills()
         text = bytes(output[:max_bytes]).decode("utf-8", errors="replace")
         report = {"ending": ending, "output": text, "seconds": time.monotonic() - start, **reply}
         return report, int(born["pid"])
@@ -151,16 +155,28 @@ class Server:
                 return ending, output, reply or {}
 
     def _sweep(self) -> None:
-        """Kill what a failed step left behind outside its process group, and bury the dead."""
+        """Kill what a step left behind beside its own process, and bury the dead."""
         if self._isolation["own_proc"]:
             known = {process.pid for process in self._processes.values()} | {os.getpid()}
-            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]:
-                if pid not in known:
+            for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
+                strangers = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known  # noqa: PTH208
+                for pid in strangers:
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)
+                if not strangers:
+                    break
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def oom_kills() -> int:
+    """How many processes of this container the kernel killed for want of memory, as far as it says so."""
+    for place in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with suppress(OSError):
+            counts = dict(line.split() for line in Path(place).read_text().splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0
 
 
 def _read(reader: int, output: bytearray, max_bytes: int) -> bool:
@@ -203,6 +219,7 @@ def _become_root(channel: socket.socket, folder: Path, modules: list[str], work:
         file_bytes=limits["file_bytes"],
         num_open_files=limits["num_open_files"],
     )
+    deny_system_calls()
     gc.collect()
     gc.freeze()  # so that a collection does not copy the pages shared with the parent
     send(channel, {"ready": True})
@@ -214,6 +231,7 @@ def main() -> None:
     work, limits, how = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     sys.argv[1:] = []
     isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
+    keep_private()
     server = Server(work, limits, isolation)
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
