@@ -1,50 +1,177 @@
-"""Step executions a second: the fast path, forks of a kept interpreter, and forks after a sympy step.
+"""Step executions a second on a fixed workload, the time a step takes, and what is left after many of them.
 
-python bench/sandbox_bench.py [SECONDS_EACH]
+    python -m bench.sandbox_bench [--provider docker] [--soak 200000]
+
+The workload: 200 prefixes of 3 to 6 steps, 40 % of them with a sympy.solve, the rest arithmetic and number loops, and
+8 siblings for each last step. Beside it, in the same run, a serial warm `exec` of the joined code, which has no limits,
+no isolation and runs every prefix again. Prints Markdown, for docs/results.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import io
 import os
+import random
+import subprocess
 import sys
 import time
-from itertools import count
+from dataclasses import dataclass
 
-from sandbox.local import LocalSandbox
+import psutil
 
-WORKLOADS = {
-    "fast path": ("tom = 34", "# Tom sells 12 of them\ntom = tom - 12 - {}"),
-    "fork": ("import math\nx = [1, 2]", "y = [v * {} for v in x]\nprint(sum(y))"),
-    "fork after sympy": ("import sympy as sp\nx = sp.symbols('x')", "print(sp.solve(x**2 - {} ** 2, x))"),
-}
+from rstar.protocols import Verdict
+from sandbox.limits import Limits
+from sandbox.pool import Sandbox
+from sandbox.providers import open_sandbox
+
+NUM_PREFIXES, NUM_SIBLINGS, SYMPY_SHARE = 200, 8, 0.4
+AT_ONCE = 8  # trees in flight: enough to keep two workers busy, few enough that a step's time is not mostly waiting
 
 
-async def measure(prefix: str, step: str, *, seconds: float, num_at_once: int = 8) -> float:
-    """Return the rate of `step` on one checkpoint with `num_at_once` siblings in flight."""
-    async with LocalSandbox() as sandbox:
-        parent = (await sandbox.run(None, prefix)).checkpoint
-        numbers, end = count(1), time.perf_counter() + seconds
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One prefix and the candidates for its next step."""
 
-        async def sibling() -> int:
-            done = 0
-            while time.perf_counter() < end:
-                execution = await sandbox.run(parent, step.format(next(numbers)))
-                assert execution.checkpoint, execution.error
-                await sandbox.release(execution.checkpoint)
-                done += 1
-            return done
+    prefix: list[str]
+    siblings: list[str]
 
-        await sandbox.run(parent, step.format(0))
+
+def workload(seed: int = 0) -> list[Job]:
+    rng = random.Random(seed)
+    return [job(rng, symbolic=number < SYMPY_SHARE * NUM_PREFIXES) for number in range(NUM_PREFIXES)]
+
+
+def job(rng: random.Random, *, symbolic: bool) -> Job:
+    steps = [f"# The start\ntotal = {rng.randint(20, 300)}"]
+    for _ in range(rng.randint(2, 5)):
+        steps.append(rng.choice((arithmetic, loop))(rng))
+    if symbolic:
+        a, b = rng.randint(2, 9), rng.randint(10, 99)
+        steps[rng.randint(1, len(steps) - 1)] = (
+            "# Solve the equation\nfrom sympy import symbols, solve\nx = symbols('x')\n"
+            f"root = solve({a} * x**2 - {b} * x + total - {rng.randint(2, 9)}, x)[0]"
+        )
+    return Job(steps, [rng.choice((arithmetic, loop))(rng) + f"\nprint(total + {n})" for n in range(NUM_SIBLINGS)])
+
+
+def arithmetic(rng: random.Random) -> str:
+    n, m = rng.randint(2, 60), rng.randint(2, 9)
+    change = rng.choice((f"total - {n}", f"total + {n} * {m}", f"total * {m}", f"total * 100 // (100 + {n})"))
+    return f"# {n} of them change hands\ntotal = {change}\nshare = total / {m}"
+
+
+def loop(rng: random.Random) -> str:
+    n = rng.randint(20, 400)
+    return f"# Count what divides\ncount = 0\nfor i in range(1, {n}):\n    if (total + i) % {rng.randint(3, 9)} == 0:\n        count += i\ntotal = total + count"  # noqa: E501
+
+
+async def run_all(sandbox: Sandbox, jobs: list[Job], seconds: list[float]) -> None:
+    """Run every job; `seconds` gets the time of each execution as its caller sees it."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def timed(parent: str | None, code: str) -> str:
         start = time.perf_counter()
-        return sum(await asyncio.gather(*[sibling() for _ in range(num_at_once)])) / (time.perf_counter() - start)
+        execution = await sandbox.run(parent, code)
+        seconds.append(time.perf_counter() - start)
+        assert execution.verdict is Verdict.OK and execution.checkpoint, execution
+        return execution.checkpoint
+
+    async def one(each: Job) -> None:
+        async with gate:
+            kept: list[str] = []
+            for code in each.prefix:
+                kept.append(await timed(kept[-1] if kept else None, code))
+            kept += await asyncio.gather(*(timed(kept[-1], code) for code in each.siblings))
+            for checkpoint in kept:
+                await sandbox.release(checkpoint)
+
+    await asyncio.gather(*(one(each) for each in jobs))
+
+
+def serial_exec(jobs: list[Job]) -> float:
+    """Seconds of running the joined code of every prefix and every sibling with exec, one after the other."""
+    start = time.perf_counter()
+    for each in jobs:
+        ends = range(1, len(each.prefix) + 1)
+        for code in [*("\n".join(each.prefix[:end]) for end in ends),
+                     *("\n".join([*each.prefix, sibling]) for sibling in each.siblings)]:  # fmt: skip
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(code, {})
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the sandbox holds of the machine."""
+
+    megabytes: float
+    files: int
+    processes: int
+    containers: int
+
+
+def held(provider: str) -> Held:
+    this = psutil.Process()
+    servers = [
+        p for p in psutil.process_iter(["cmdline"]) if any("sandbox.server" in a for a in p.info["cmdline"] or [])
+    ]
+    memory = sum(p.memory_info().rss for p in [this, *servers] if p.is_running())
+    containers = 0
+    if provider != "local":
+        listed = subprocess.run(
+            ["docker", "ps", "-q", "--filter", "label=rstar.sandbox"], capture_output=True, text=True
+        )
+        containers = len(listed.stdout.split())
+    return Held(memory / 2**20, this.num_fds(), len(servers), containers)
+
+
+async def measure(provider: str, soak: int) -> None:
+    jobs = workload()
+    began = time.perf_counter()
+    async with open_sandbox(provider, limits=Limits()) as sandbox:
+        started = time.perf_counter() - began
+        await run_all(sandbox, jobs, [])  # warm
+        seconds: list[float] = []
+        began = time.perf_counter()
+        await run_all(sandbox, jobs, seconds)
+        wall = time.perf_counter() - began
+        metrics = sandbox.metrics()
+        serial = min(serial_exec(jobs) for _ in range(2))
+        ordered = sorted(seconds)
+        print(f"{provider}, {len(os.sched_getaffinity(0))} cores, {len(seconds)} executions\n")
+        print("| | |\n|---|---|")
+        print(f"| executions a second | {len(seconds) / wall:,.0f} |")
+        print(f"| serial warm exec of the joined code, a second | {len(seconds) / serial:,.0f} |")
+        shown = (ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1])
+        print(f"| p50 / p99 / worst, ms | {' / '.join(f'{1e3 * x:.1f}' for x in shown)} |")
+        print(f"| start of the pool, s | {started:.2f} |")
+        print(f"| share of the fast path | {100 * metrics['fast_path_share']:.0f} % |")
+        if soak:
+            await soaked(sandbox, provider, jobs, soak)
+
+
+async def soaked(sandbox: Sandbox, provider: str, jobs: list[Job], count: int) -> None:
+    done, first = 0, None
+    while done < count:
+        seconds: list[float] = []
+        await run_all(sandbox, jobs, seconds)
+        done += len(seconds)
+        first = first or (done, held(provider))
+        print(f"\r{done} of {count}", end="", file=sys.stderr)
+    for number, state in (first, (done, held(provider))):
+        print(f"| after {number:,} more: memory MB, files, processes, containers | "
+              f"{state.megabytes:.0f}, {state.files}, {state.processes}, {state.containers} |")  # fmt: skip
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    print(f"{os.cpu_count()} cores, steps a second:")
-    for name, (prefix, step) in WORKLOADS.items():
-        print(f"{name:>18} {asyncio.run(measure(prefix, step, seconds=seconds)):>10,.0f}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--provider", default="docker", choices=("docker", "gvisor", "local"))
+    parser.add_argument("--soak", type=int, default=0, help="executions after which leaks would show")
+    options = parser.parse_args()
+    asyncio.run(measure(options.provider, options.soak))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+from flows import sandboxing
 from flows.console import console, errors, print_rows
 from flows.recipe import load_recipe
 from rstar.protocols import InfrastructureError, UserError
@@ -142,6 +143,9 @@ def sql(
 
     statement = queries.text(query) if query in queries.names() else query
     print_rows(catalog.query(find_run(run), statement).to_dicts())
+
+
+app.add_typer(sandboxing.app, name="sandbox")
 
 
 @app.command()

@@ -74,6 +74,7 @@ class Execution:
     error: str = ""  # exception type, message and line; empty unless the code failed
     checkpoint: str | None = None  # where the next step continues; None unless the verdict is ok
     seconds: float = 0.0
+    memory_bytes: int = 0  # the largest its process was, shared pages included; 0 where it had none of its own
 
 
 class Policy(Protocol):

@@ -42,7 +42,7 @@ WORK = "/work"
 USER = "65534:65534"
 MEMORY_BYTES = 3 * 2**30  # of one container, all kept interpreters together
 TMPFS_BYTES = 64 * 2**20  # counts as memory
-NUM_PROCESSES = 512
+SPARE_PROCESSES = 64  # beside the kept interpreters
 FRAME = struct.Struct(">BxxxI")  # Docker's header before each piece of an attached container's output
 
 
@@ -203,7 +203,7 @@ def container_options(limits: Limits, runtime: str | None) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges", f"seccomp={seccomp_profile()}"],
         "ipc_mode": "none",
-        "pids_limit": NUM_PROCESSES,
+        "pids_limit": limits.num_checkpoints + SPARE_PROCESSES,
         "mem_limit": MEMORY_BYTES,
         "memswap_limit": MEMORY_BYTES,
         "nano_cpus": 10**9,

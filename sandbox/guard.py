@@ -41,14 +41,15 @@ class Forbidden(BaseException):
 class Guard:
     """Armed while a step's code runs; remembers what was tried even if the code caught the error."""
 
-    def __init__(self, work: str) -> None:
+    def __init__(self, work: str, *, wanted: bool = True) -> None:
+        self._wanted = wanted
         self.armed = False
         self.violation = ""
         self._work = f"{os.path.realpath(work)}/"
         sys.addaudithook(self._hook)
 
     def arm(self) -> None:
-        self.violation, self.armed = "", True
+        self.violation, self.armed = "", self._wanted
 
     def disarm(self) -> None:
         self.armed = False

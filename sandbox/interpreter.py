@@ -26,15 +26,16 @@ from sandbox.guard import Forbidden, Guard
 from sandbox.isolation import die_with_parent
 
 HEADER = struct.Struct("!I")
+MAX_MESSAGE_BYTES = 2**28
 _getstate, _setstate = random.getstate, random.setstate
-_listdir = os.listdir
+_listdir, _getrusage, _len = os.listdir, resource.getrusage, len
 _dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
 _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
 
 
 def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = ()) -> None:
     data = _dumps(message).encode()
-    header = HEADER.pack(len(data))
+    header = HEADER.pack(_len(data))
     if descriptors:
         socket.send_fds(channel, [header], list(descriptors))
     else:
@@ -45,12 +46,14 @@ def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = (
 def receive(channel: socket.socket, num_descriptors: int = 0) -> tuple[dict | None, list[int]]:
     """Return the next message and the descriptors sent with it; (None, []) once the other end is closed."""
     header, descriptors, _, _ = socket.recv_fds(channel, HEADER.size, num_descriptors)
-    if len(header) < HEADER.size:
+    if _len(header) < HEADER.size:
         return None, list(descriptors)
     data = bytearray()
     (size,) = HEADER.unpack(header)
-    while len(data) < size:
-        chunk = channel.recv(min(size - len(data), 1 << 20))
+    if size > MAX_MESSAGE_BYTES:  # a step wrote to the channel
+        return None, list(descriptors)
+    while _len(data) < size:
+        chunk = channel.recv(min(size - _len(data), 1 << 20))
         if not chunk:
             return None, list(descriptors)
         data += chunk
@@ -80,7 +83,7 @@ class Interpreter:
                 _exit(0)
             if not self._fork(request, descriptors):
                 continue
-            reply = self._run(request["codes"])
+            reply = self._run(request["codes"]) | {"token": request["token"]}
             with suppress(OSError):
                 send(self._channel, reply)
             if reply["status"] != "ok":
@@ -140,11 +143,14 @@ class Interpreter:
             except BaseException:  # a hostile __str__, or no memory left to say so
                 error = type(exception).__name__
         self._guard.disarm()
-        if status == "ok" and len(_listdir("/proc/self/task")) > 1:  # a fork would not have it
+        if status == "ok" and _len(_listdir("/proc/self/task")) > 1:  # a fork would not have it
             status, error = "forbidden", "Forbidden: the step left a thread running"
         if self._guard.violation:
             status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
-        return {"status": status, "error": error, "echo": echo[: self._max_echo_chars]}
+        kilobytes = _getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "status": status, "error": error, "echo": echo[: self._max_echo_chars], "memory_bytes": kilobytes * 1024
+        }  # fmt: skip
 
     def _execute(self, code: str, filename: str) -> str:
         """Run all of the code; return the repr of the last statement if that is an expression, as at the prompt."""

@@ -19,3 +19,4 @@ class Limits:
     num_open_files: int = 64
     num_checkpoints: int = 128  # kept interpreters, all workers together; evicted ones come back by re-execution
     num_retries: int = 2  # after the sandbox itself died
+    guarded: bool = True  # Python's own checks too; without them only the walls behind them stand

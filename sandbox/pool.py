@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -72,7 +73,7 @@ class Sandbox:
         seconds = time.perf_counter() - start
         self._verdicts[execution.verdict.value] += 1
         self._seconds += seconds
-        return Execution(execution.verdict, execution.output, execution.error, handle, execution.seconds or seconds)
+        return replace(execution, checkpoint=handle, seconds=execution.seconds or seconds)
 
     async def release(self, checkpoint: str) -> None:
         """Give back a checkpoint; those that continue it stay. Unknown ones are ignored."""

@@ -85,12 +85,12 @@ class Server:
         parent = self._processes[request["parent"]]
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
-        folder = self._work / request["id"]
+        folder, token = self._work / request["id"], os.urandom(16).hex()
         try:
             parent.channel.settimeout(GRACE_SECONDS)
             send(
                 parent.channel,
-                {"codes": request["codes"], "seconds": request["seconds"], "folder": str(folder)},
+                {"codes": request["codes"], "seconds": request["seconds"], "folder": str(folder), "token": token},
                 (theirs.fileno(), writer),
             )
         except OSError:  # it was killed from outside, or by a step
@@ -102,6 +102,8 @@ class Server:
             theirs.close()
             os.close(writer)
         report, pid = self._watch(ours, reader, request)
+        if report["ending"] == "finished" and report.pop("token", None) != token:
+            report = {"ending": "forged", "seconds": report["seconds"]}
         os.close(reader)
         process = Process(pid, ours, folder)
         if report.get("status") == "ok" and report["ending"] == "finished":
@@ -146,6 +148,7 @@ class Server:
             if len(output) > max_bytes:
                 return "output_overflow", output, {}
             if channel in ready:
+                channel.settimeout(max(0.1, deadline - time.monotonic()))
                 try:
                     reply, _ = receive(channel)
                 except (OSError, ValueError):
@@ -212,7 +215,7 @@ def _become_root(channel: socket.socket, folder: Path, modules: list[str], work:
     random.seed(0)  # so that a run is the same run tomorrow
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
-    guard = Guard(str(work))
+    guard = Guard(str(work), wanted=limits["guarded"])
     interpreter = Interpreter(guard, max_echo_chars=limits["output_bytes"] + 1)
     limit_resources(
         memory_bytes=limits["memory_bytes"],

@@ -20,8 +20,9 @@ def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
     """Return the verdict on a step from how it ended, never from words in its output; the checkpoint is not set.
 
     A report says `ending`: finished (with the interpreter's `status`, `error`, `echo`), timed_out, output_overflow,
-    out_of_memory, vanished (the step's process ended without a word: the code's doing), unstarted, parent_gone. The
-    last two, and no report at all, are the sandbox's fault: raises SandboxLost, and running the step again may help.
+    out_of_memory, forged, vanished (the step's process ended without a word: the code's doing), unstarted,
+    parent_gone. The last two, and no report at all, are the sandbox's fault: raises SandboxLost, and running the step
+    again may help.
     """
     if report is None:
         raise SandboxLost("the sandbox server died")
@@ -31,13 +32,16 @@ def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
         return Execution(Verdict.TIME_LIMIT, output, f"the step ran longer than {limits.seconds:g} s", None, seconds)
     if ending == "vanished":
         return Execution(Verdict.EXCEPTION, output, "ProcessExit: the step ended its own process", None, seconds)
+    if ending == "forged":
+        return Execution(Verdict.FORBIDDEN, output, "Forbidden: the step wrote to the sandbox's channel", None, seconds)
     if ending == "out_of_memory":
         return Execution(Verdict.MEMORY_LIMIT, output, "the step used more memory than there is", None, seconds)
     if ending == "finished" and report.get("status") in BY_STATUS:
         verdict, echo = BY_STATUS[report["status"]], str(report.get("echo", ""))
         output = output or echo
         if len(output.encode("utf-8", errors="replace")) <= limits.output_bytes:
-            return Execution(verdict, output.rstrip("\n"), str(report.get("error", "")), None, seconds)
+            memory = int(report.get("memory_bytes", 0))
+            return Execution(verdict, output.rstrip("\n"), str(report.get("error", "")), None, seconds, memory)
         ending = "output_overflow"
     if ending == "output_overflow":
         error = f"the step printed more than {limits.output_bytes} bytes"

@@ -142,9 +142,7 @@ async def test_an_endless_step_is_killed_and_the_next_request_is_served(make: Ma
         ("print('caf\N{LATIN SMALL LETTER E WITH ACUTE}')", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
     ],
 )
-async def test_output_is_what_was_printed_or_else_the_last_expression(
-    sandbox: Sandbox, code: str, output: str
-) -> None:
+async def test_output_is_what_was_printed_or_else_the_last_expression(sandbox: Sandbox, code: str, output: str) -> None:
     execution = await sandbox.run(None, code)
     assert (execution.verdict, execution.output) == (Verdict.OK, output), execution.error
 

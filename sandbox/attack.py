@@ -1,0 +1,134 @@
+"""Hostile code, tried on a provider while the host is watched: `rstar sandbox attack`.
+
+Each row of code is run as a step. An escape is whatever shows that it got out: a change of the watched files, a
+connection to a port that listens on this host, or the secret of a file of this host in what the step printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rstar.protocols import SandboxLost
+from sandbox.pool import Sandbox
+
+WATCHED = (Path("/etc"), Path("/usr/local"), Path.home(), Path.cwd(), Path(tempfile.gettempdir()))
+DEPTH = 2  # folders below the watched ones
+OURS = ("rstar-", "pytest-", "bash_jobs", "tmp")  # what else may come and go in the temporary folder meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one row."""
+
+    id: str
+    verdict: str
+    escapes: list[str]
+    error: str
+    seconds: float
+    recovered_seconds: float  # until the next request was answered
+
+
+class Canary:
+    """A file with a secret, a port that nobody should reach, and the state of the host's files."""
+
+    def __init__(self) -> None:
+        self.secret = secrets.token_hex(16)
+        self.folder = Path(tempfile.mkdtemp(prefix="rstar-canary-"))
+        self.file = self.folder / "secret.txt"
+        self.file.write_text(self.secret)
+        self.num_connections = 0
+        self.port = 0
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Canary]:
+        def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.num_connections += 1
+            writer.close()
+
+        server = await asyncio.start_server(count, "0.0.0.0", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        os.environ["RSTAR_CANARY_SECRET"] = self.secret
+        try:
+            async with server:
+                yield self
+        finally:
+            os.environ.pop("RSTAR_CANARY_SECRET", None)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def fill_in(self, code: str) -> str:
+        """Tell the attacker where to look: `{CANARY_FILE}` and `{CANARY_PORT}` in the code."""
+        return code.replace("{CANARY_FILE}", str(self.file)).replace("{CANARY_PORT}", str(self.port))
+
+    def snapshot(self) -> dict[str, tuple[int, int]]:
+        """Size and change time of the watched files, those of this process left out."""
+        seen = {str(self.file): _state(self.file)}
+        for root in WATCHED:
+            seen |= _walk(root, DEPTH)
+        return seen
+
+    def escapes(self, before: Mapping[str, tuple[int, int]], connections: int, told: str) -> list[str]:
+        after = self.snapshot()
+        changed = sorted({path for path in before.keys() | after.keys() if before.get(path) != after.get(path)})
+        found = [f"changed {path}" for path in changed[:3]]
+        if self.num_connections > connections:
+            found.append("reached the host's port")
+        if self.secret in told:
+            found.append("read the host's secret")
+        return found
+
+
+async def attack(sandbox: Sandbox, rows: Iterable[Mapping[str, str]]) -> AsyncIterator[Tried]:
+    """Run each row {id, code} as a step of its own, then ask for one more, which must be answered."""
+    canary = Canary()
+    async with canary.listening():
+        for row in rows:
+            before, connections = canary.snapshot(), canary.num_connections
+            start = time.monotonic()
+            try:
+                execution = await sandbox.run(None, canary.fill_in(row["code"]))
+                verdict, told, error = execution.verdict.value, execution.output + execution.error, execution.error
+                if execution.checkpoint:
+                    await sandbox.release(execution.checkpoint)
+            except SandboxLost as lost:
+                verdict, told, error = "sandbox_lost", "", str(lost)
+            seconds = time.monotonic() - start
+            start = time.monotonic()
+            alive = await sandbox.run(None, "import math\nprint(math.gcd(12, 18))")
+            if alive.checkpoint:
+                await sandbox.release(alive.checkpoint)
+            escapes = canary.escapes(before, connections, told)
+            if alive.output != "6":
+                escapes.append("the next step was disturbed")
+            yield Tried(row["id"], verdict, escapes, error, seconds, time.monotonic() - start)
+
+
+def _walk(folder: Path, depth: int) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(OURS) or entry.name in ("__pycache__", ".cache", "proc", "runs"):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    found[entry.path] = (0, 0)
+                    if depth > 1:
+                        found |= _walk(Path(entry.path), depth - 1)
+                else:
+                    found[entry.path] = _state(Path(entry.path))
+    return found
+
+
+def _state(path: Path) -> tuple[int, int]:
+    with contextlib.suppress(OSError):
+        about = path.lstat()
+        return about.st_size, about.st_mtime_ns
+    return -1, -1
