@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
+from report.charts import Series, line_chart, standalone_svg
 from store import catalog, queries
 
 LEVELS = ("gsm", "math", "olympiad", "all")
@@ -94,6 +95,24 @@ def table(runs: list[Figures]) -> list[str]:
     return lines
 
 
+def picture(runs: list[Figures]) -> str:
+    """One SVG of its own: what is covered and what is answered, round by round."""
+    last = max(round for round, _ in runs[0].coverage)
+
+    def line(name: str, table: str, key: Callable[[int], object], colour: int) -> Series:
+        cells = [cell(runs, table, key(round)) for round in range(last + 1)]
+        return Series(name, [float(text) if text else None for text in cells], colour)
+
+    series = [
+        line("coverage, olympiad level", "coverage", lambda round: (round, "olympiad"), 1),
+        line("policy alone, held-out problems", "pass_at_1", lambda round: (round, "all"), 0),
+        line("search with the PPM", "systems", lambda round: (round, "system"), 2),
+        line("majority voting, equal tokens", "systems", lambda round: (round, "majority"), 3),
+        line("PPM on held-out pairs of steps", "ppm_pairs", lambda round: round, 4),
+    ]
+    return standalone_svg(line_chart("The demo, mean of the seeds", [f"round {r}" for r in range(last + 1)], series))
+
+
 def cell(runs: list[Figures], table: str, key: object) -> str:
     found = [getattr(run, table)[key] for run in runs if key in getattr(run, table)]
     return f"{mean(found):.1f}" if len(found) == len(runs) else ""
@@ -103,6 +122,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default="runs/seeds")
+    parser.add_argument("--picture", help="write an SVG there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     roots, walls = [str(Path(options.out) / f"seed-{seed}") for seed in options.seeds], []
@@ -113,6 +133,8 @@ def main() -> int:
         walls.append((time.monotonic() - began) / 60)
     runs = [read_run(root) for root in roots]
     print("\n".join(table(runs)))
+    if options.picture:
+        Path(options.picture).write_text(picture(runs))
     choices = ("every correct", "random", "rejection", "verified")
     for choice in choices:
         shares = [run.wrong_steps[1, choice] for run in runs if (1, choice) in run.wrong_steps]

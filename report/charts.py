@@ -6,6 +6,7 @@ is None is a gap, never a zero.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -113,6 +114,32 @@ def _figure(label: str, parts: Sequence[str], series: Sequence[Series]) -> str:
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
         f'<figcaption>{escape(label)}<ul class="legend">{legend}</ul></figcaption></figure>'
     )
+
+
+def standalone_svg(figure: str) -> str:
+    """A figure as an SVG file of its own, for places without the page's style sheet; its legend is drawn below."""
+    inside = re.search(r"<svg[^>]*>(.*)</svg>", figure, re.DOTALL)
+    names = re.findall(r'<li><span class="key (s\d)[^"]*"></span>(.*?)</li>', figure)
+    assert inside is not None
+    legend = "".join(
+        f'<g class="{style}"><rect x="{LEFT + 300 * (i % 2)}" y="{HEIGHT + 14 + 20 * (i // 2)}" width="18" height="4" '
+        f'fill="currentColor"/><text class="tick" x="{LEFT + 26 + 300 * (i % 2)}" y="{HEIGHT + 20 + 20 * (i // 2)}">'
+        f"{name}</text></g>"
+        for i, (style, name) in enumerate(names)
+    )
+    height = HEIGHT + 20 + 20 * ((len(names) + 1) // 2)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
+        f"<style>{_ALONE}</style>"
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>{inside[1]}{legend}</svg>\n'
+    )
+
+
+_ALONE = (
+    ".grid{stroke:#e2dfd8}.tick{fill:#5b6470;font-size:12px}.line{fill:none;stroke:currentColor;stroke-width:2.5}"
+    ".dot{fill:currentColor;stroke:#fff;stroke-width:1.5}.s0{color:#1f4e79}.s1{color:#c2571a}.s2{color:#2c7a4b}"
+    ".s3{color:#8a3a86}.s4{color:#a98600}.s5{color:#6b7280}"
+)
 
 
 def _style(series: Series) -> str:

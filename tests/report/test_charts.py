@@ -3,7 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from report.charts import BOTTOM, HEIGHT, TOP, Series, bar_chart, line_chart
+from report.charts import BOTTOM, HEIGHT, TOP, Series, bar_chart, line_chart, standalone_svg
 
 
 def elements(figure, tag, of=""):
@@ -42,3 +42,12 @@ def test_names_cannot_break_out_of_the_svg():
     figure = line_chart('<script>"&', ["<b>"], [Series("<i>", [1.0])])
     assert ET.fromstring(figure).find("svg").get("aria-label") == '<script>"&'
     assert not elements(figure, "script") and not elements(figure, "b") and not elements(figure, "i")
+
+
+def test_a_standalone_picture_has_the_lines_their_names_and_no_style_sheet_of_the_page():
+    figure = line_chart("Both", ["a", "b"], [Series("one & two", [10.0, 20.0]), Series("three", [30.0, None], 1)])
+    picture = standalone_svg(figure)
+    root = ET.fromstring(picture)
+    assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 3
+    assert [e.text for e in root.iter() if e.tag.endswith("text")][-2:] == ["one & two", "three"]
+    assert "var(" not in picture
