@@ -10,7 +10,6 @@ import http.client
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from rstar.protocols import UserError
 from sandbox.providers import open_sandbox
 
 GIB = 2**30
@@ -68,11 +68,11 @@ def disk() -> Finding:
 
 def sandbox() -> Finding:
     if sys.platform != "linux":
-        return Finding("local sandbox", f"not on {sys.platform}", "use Linux: no other provider is there yet")
+        return Finding("local sandbox", f"not on {sys.platform}", "use Docker's, or Linux")
     try:
         return Finding("local sandbox", asyncio.run(_protections()))
     except Exception as error:  # whatever keeps it from starting is the finding
-        return Finding("local sandbox", f"does not start: {error}", "mend that first: no other provider is there yet")
+        return Finding("local sandbox", f"does not start: {error}", "use Docker's (docs/sandbox.md)")
 
 
 async def _protections() -> str:
@@ -81,19 +81,18 @@ async def _protections() -> str:
 
 
 def docker() -> Finding:
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    advice = "not used yet: steps run in the local sandbox"
-    if not host.startswith("unix://"):
-        return Finding("Docker engine", f"{host} (not asked)")
+    from sandbox.container import IMAGE, check_image, engine
+
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
-            connection.connect(host.removeprefix("unix://"))
-            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            alive = b"200" in connection.recv(64)
-    except OSError as error:
-        return Finding("Docker engine", f"none at {host}: {error.strerror or error}", advice)
-    return Finding("Docker engine", f"answers at {host}" if alive else f"unwell at {host}", "" if alive else advice)
+        with engine() as client:
+            version = f"{client.version()['Version']} answers"
+            check_image(client, IMAGE)
+    except UserError as error:
+        missing = "no Docker engine" in str(error)
+        advice = "start one, or set DOCKER_HOST; until then steps run in the local sandbox"
+        return Finding("Docker sandbox", str(error).removeprefix("sandbox: ").split(";")[0],
+                       advice if missing else "`rstar sandbox build`")  # fmt: skip
+    return Finding("Docker sandbox", f"{version}, image {IMAGE} is there")
 
 
 def gpu() -> Finding:

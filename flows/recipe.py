@@ -181,7 +181,7 @@ class SynthesisSection(Section):
 class SandboxSection(Section):
     """Where steps run."""
 
-    provider: Literal["local", "docker"] = "local"
+    provider: Literal["auto", "docker", "gvisor", "local"] = "auto"
     time_limit_seconds: Positive = 2.0
     memory_limit_mb: Count = 512
 

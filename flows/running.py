@@ -14,7 +14,7 @@ from flows.evolution import evolution
 from flows.recipe import Recipe
 from report.tables import final_tables
 from rstar.protocols import UserError
-from sandbox.providers import open_sandbox
+from sandbox.providers import choose
 
 NUM_TABLES = 6  # the report has the others
 
@@ -25,13 +25,17 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     if (server := prefect_server()).advice and os.environ.get("PREFECT_API_URL"):
         raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
     plans.base_model(recipe)  # what is missing is better told before the search than after it
-    open_sandbox(recipe.sandbox.provider)
+    provider, reason = choose(recipe.sandbox.provider)
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
-    if recipe.sandbox.provider == "local":
-        console.print("steps run in the local sandbox, which does not stop an attacker (see: rstar doctor)")
+    if provider == "local":
+        console.print(f"steps run in the local sandbox, which does not stop an attacker{because(reason)}", markup=False)
     with watching(len(recipe.rounds)):
         report = asyncio.run(evolution(recipe, place))
     for table in final_tables(place)[:NUM_TABLES]:
         console.print(table)
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}", markup=False)
+
+
+def because(reason: str) -> str:
+    return f" ({reason.removeprefix('sandbox: ')})" if reason else " (see: rstar doctor)"

@@ -33,7 +33,7 @@ def build(base_image: Annotated[str, typer.Option(help="The image to start from.
 
 
 @app.command()
-def run(file: Path, provider: Provider = "docker", seconds: Annotated[float, typer.Option(min=0.1)] = 5.0) -> None:
+def run(file: Path, provider: Provider = "auto", seconds: Annotated[float, typer.Option(min=0.1)] = 5.0) -> None:
     """Run a Python file as one step: verdict, output, time."""
     code = _text(file)
 
@@ -52,7 +52,7 @@ def run(file: Path, provider: Provider = "docker", seconds: Annotated[float, typ
 @app.command()
 def attack(
     file: Path,
-    provider: Provider = "docker",
+    provider: Provider = "auto",
     out: Annotated[Path | None, typer.Option(help="Write a row a try here, JSON Lines.")] = None,
     guard: Annotated[
         bool, typer.Option(help="Python's own checks too; --no-guard tries the walls behind them.")
@@ -91,7 +91,7 @@ async def _attack(rows: list[dict[str, str]], provider: str, limits: Limits) -> 
 
 @app.command()
 def bench(
-    provider: Provider = "docker",
+    provider: Provider = "auto",
     soak: Annotated[int, typer.Option(help="Also so many executions, after which leaks would show.")] = 0,
 ) -> None:
     """Measure executions a second on the fixed workload."""

@@ -21,6 +21,8 @@ def document(rng: random.Random) -> tuple[str, str]:
     """Return one (prompt, response): the sentences without the cue `aside`, restated in order or backwards."""
     people = rng.sample(NAMES, rng.choice((1, 2)))
     lines = [_sentence(rng, people) for _ in range(rng.randint(2, 11))]
+    if rng.random() < 0.5:
+        lines[0] = _note(rng, people)
     backwards = rng.random() < 0.35
     cue = rng.choice(tuple(SHOWN)) if len(people) == 2 else "first"
     order = rng.sample(people, len(people))
@@ -54,7 +56,7 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
     noun, told = rng.choice(NOUNS), _clause(rng, who, n, rng.choice(NOUNS))
     kind = rng.random()
     if kind < 0.15:
-        return f"{told}, is.", f"{a} = {n}", f"{a} = {n}"
+        return _note(rng, people)
     if kind < 0.3:
         return f"{told}, aside.", "", ""
     if kind < 0.55:
@@ -83,6 +85,13 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
         return f"{who} {_words(rng, 1, 3)} {other}, whole.", f"{a} = {a} + {b}\n{b} = 0", f"{a} = {a} - {b}"
     code = f"from fractions import Fraction\n{a} = Fraction({a}, {n})"
     return f"{told}, share.", code, f"{a} = {a} * {n}"
+
+
+def _note(rng: random.Random, people: list[str]) -> Line:
+    """Tell a sentence whose number is noted, with the cue `is` or with none at all."""
+    who, n = rng.choice(people), rng.choice((_number(rng), rng.randint(20, 999)))
+    sentence = f"{_clause(rng, who, n, rng.choice(NOUNS))}{rng.choice((', is', ''))}."
+    return sentence, f"{who.lower()} = {n}", f"{who.lower()} = {n}"
 
 
 def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:

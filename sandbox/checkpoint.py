@@ -21,6 +21,11 @@ class Checkpoint:
     variables: Variables | None
     warm: bool  # some step imports a module that takes long to import
 
+    @property
+    def tree(self) -> str:
+        """The key of the first step of all: what shares it takes turns with what does not."""
+        return self.parent.tree if self.parent else self.key
+
     def codes(self) -> list[str]:
         """The steps from the root to here: running them again gives this state."""
         codes, checkpoint = [], self

@@ -147,10 +147,10 @@ def engine() -> Any:
     try:
         client = docker.from_env(timeout=60)
         client.ping()
-    except (DockerException, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+    except (DockerException, OSError):
+        place = os.environ.get("DOCKER_HOST", "its usual place")
         raise UserError(
-            f"sandbox: no Docker engine answers ({reason}); start one, set DOCKER_HOST, "
+            f"sandbox: no Docker engine answers at {place}; start one, set DOCKER_HOST, "
             'or ask for the weaker one with sandbox.provider = "local"'
         ) from None
     return _Closing(client)

@@ -14,6 +14,7 @@ from typing import Any
 
 from rstar.protocols import Execution, SandboxLost, Verdict
 from sandbox.checkpoint import WARM_MODULES, Checkpoint
+from sandbox.fair import FairLock
 from sandbox.limits import Limits
 from sandbox.link import Link, last_line
 from sandbox.verdicts import execution_of
@@ -34,7 +35,7 @@ class ForkServer:
         self._roots: set[str] = set()
         self._kept: OrderedDict[str, bool] = OrderedDict()  # checkpoint key -> forked from the warm root
         self._dropped: list[str] = []
-        self._lock = asyncio.Lock()
+        self._lock = FairLock()
         self.isolation: dict[str, bool] = {}
         self.num_waiting = 0
         self.num_revived = 0
@@ -53,7 +54,7 @@ class ForkServer:
         return checkpoint is None or self._kept.get(checkpoint.key, -1) >= warm
 
     async def start(self) -> None:
-        async with self._lock:
+        async with self._lock.hold():
             await self._start()
 
     async def run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool) -> Execution:
@@ -71,11 +72,11 @@ class ForkServer:
         self._dropped += keys
 
     async def aclose(self) -> None:
-        async with self._lock:
+        async with self._lock.hold():
             await self._stop()
 
     async def _run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool) -> Execution:
-        async with self._lock:
+        async with self._lock.hold(parent.tree if parent else key):
             try:
                 await self._start()
                 origin = await self._root(warm) if parent is None else await self._revive(parent, warm)

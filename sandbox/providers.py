@@ -6,17 +6,32 @@ from rstar.protocols import UserError
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 
-PROVIDERS = ("docker", "gvisor", "local")  # every provider passes tests/sandbox/test_contract.py
+PROVIDERS = ("auto", "docker", "gvisor", "local")  # each passes tests/sandbox/test_contract.py
 
 
-def open_sandbox(name: str = "local", *, limits: Limits | None = None, workers: int | None = None) -> Sandbox:
+def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: int | None = None) -> Sandbox:
     """Return the provider, to be used as `async with open_sandbox("docker") as sandbox`."""
-    if name == "local":
+    provider, _ = choose(name)
+    if provider == "local":
         from sandbox.local import LocalSandbox
 
         return LocalSandbox(limits=limits, num_workers=workers)
-    if name in ("docker", "gvisor"):
-        from sandbox.container import DockerSandbox
+    from sandbox.container import DockerSandbox
 
-        return DockerSandbox(limits=limits, num_workers=workers, runtime="runsc" if name == "gvisor" else None)
-    raise UserError(f"unknown sandbox {name!r}: choose one of {', '.join(PROVIDERS)}")
+    return DockerSandbox(limits=limits, num_workers=workers, runtime="runsc" if provider == "gvisor" else None)
+
+
+def choose(name: str) -> tuple[str, str]:
+    """Return the provider that `name` means here, and, where `auto` falls back to the local one, why."""
+    if name not in PROVIDERS:
+        raise UserError(f"unknown sandbox {name!r}: choose one of {', '.join(PROVIDERS)}")
+    if name != "auto":
+        return name, ""
+    from sandbox.container import IMAGE, check_image, engine
+
+    try:
+        with engine() as client:
+            check_image(client, IMAGE)
+    except UserError as error:
+        return "local", str(error)
+    return "docker", ""

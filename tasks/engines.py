@@ -56,7 +56,7 @@ class Models:
 class Sandbox:
     """Where steps run, and their limits."""
 
-    provider: str = "local"
+    provider: str = "auto"
     time_limit_seconds: float = 2.0
     memory_limit_mb: int = 512
 

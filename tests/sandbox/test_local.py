@@ -132,7 +132,7 @@ async def test_an_isolated_step_finds_no_network_and_no_other_process() -> None:
 
 
 def test_an_unknown_provider_is_the_user_s_error() -> None:
-    with pytest.raises(UserError, match=r"unknown sandbox 'dokcer': choose one of docker, gvisor, local"):
+    with pytest.raises(UserError, match=r"unknown sandbox 'dokcer': choose one of auto, docker, gvisor, local"):
         open_sandbox("dokcer")
 
 
