@@ -7,32 +7,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rstar.protocols import UserError
 
 
 def load_tokenizer(checkpoint: str | Path) -> Any:
     """The tokenizer of a checkpoint, padding on the left."""
-    tokenizer = load_pretrained(_DeclaredTokenizer, checkpoint)
+    tokenizer = load_pretrained(AutoTokenizer, checkpoint)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-class _DeclaredTokenizer:
-    """The tokenizer as its tokenizer.json has it, where the checkpoint declares that this is all there is to it.
-
-    AutoTokenizer would give a Qwen2 model Qwen2's own way to split text, which spells numbers digit by digit.
-    """
-
-    @staticmethod
-    def from_pretrained(checkpoint: str) -> Any:
-        declared = get_tokenizer_config(checkpoint).get("tokenizer_class")
-        own = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(checkpoint)
 
 
 def load_policy(checkpoint: str | Path, *, device: str = "", training: bool = False) -> Any:

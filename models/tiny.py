@@ -1,7 +1,9 @@
 """The tiny policy: a Qwen2 configuration of about one million parameters, and its tokenizer.
 
-head_dim is 32 so that vLLM can serve the same checkpoint. The step markers are single tokens, and so are numbers below
-1000 in running text, which helps to copy them; longer numbers, and numbers in brackets, are spelled digit by digit.
+head_dim is 32 so that vLLM can serve the same checkpoint. The step markers are single tokens. Text is split as Qwen2's
+tokenizers split it, because that is how `AutoTokenizer` and vLLM will read a Qwen2 checkpoint whatever it says: numbers
+are spelled digit by digit. Whole numbers as tokens were tried: those that fine-tuning rarely shows are then copied
+wrong, and held-out accuracy after the same fine-tuning fell from 69 to 49 %.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from models.tiny_text import vocabulary_text
 from rstar.steps import MARKERS
@@ -17,13 +20,12 @@ PAD, EOS, USER, ASSISTANT = "<pad>", "<eos>", "<|user|>", "<|assistant|>"
 CONTEXT = 1024
 
 
-def train_tokenizer(vocab_size: int = 2560) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
     """Train the byte-level BPE tokenizer: any text, and the base's common words in one token each."""
     tokenizer = Tokenizer(models.BPE())
-    split = Regex(r" \d{1,3}(?!\d)|\d| ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]+|\s")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, whole])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -1,4 +1,4 @@
-"""Pre-trains the tiny base model from scratch on generated text: `make tiny-base`, about 20 minutes on two cores.
+"""Pre-trains the tiny base model from scratch on generated text: `make tiny-base`, about 50 minutes on two cores.
 
 The same trainer as SFT, in two stages: short passages until copying works (models/tiny_text.py), then longer ones in
 the shapes of word problems (models/cued_text.py).
@@ -16,8 +16,8 @@ from models.tiny import tiny_model, train_tokenizer
 from models.training import TrainingConfig, start
 
 STAGES = (  # text, number of documents, learning rate
-    (tiny_text.documents, 24_000, 6e-3),
-    (cued_text.documents, 45_000, 4e-3),
+    (tiny_text.documents, 32_000, 6e-3),
+    (cued_text.documents, 60_000, 4e-3),
 )
 
 

@@ -82,8 +82,7 @@ def documents(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def vocabulary_text() -> Iterator[str]:
-    """Text whose words and numbers should be single tokens."""
-    yield from (f" {number}" for number in range(1000) for _ in range(50))
+    """Text whose words should be single tokens."""
     yield from (f"{word} {word.capitalize()} {word}" for word in WORDS for _ in range(20))
     yield from (
         f"{name} {name} {name.lower()} {name.lower()}\n{name.lower()} = {name}." for name in NAMES for _ in range(50)

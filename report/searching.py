@@ -5,10 +5,13 @@ Section 4: Table 9, and the look at unsolved problems.
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 
 from report.charts import Series, bar_chart
-from report.section import Ask, Section, count, round_names, rounds_of
+from report.section import Ask, Section, count, percent, round_names, rounds_of
+from rstar.protocols import Verdict
 
 MAX_UNSOLVED = 50
 
@@ -53,6 +56,27 @@ def tokens(ask: Ask) -> Section:
     ]
     header = ("Round", "Level", "Trajectories", "Tokens", "Tokens, right answers", "Steps")
     return Section("tokens", title, lead, header, tuple(rows), note="Compare the paper's Table 9.", num_text_columns=2)
+
+
+def sandbox(ask: Ask) -> Section:
+    title, lead = "The sandbox", "Executed steps of each round's search, how they were run, and what became of them."
+    counted = {row["round"]: json.loads(row["counts"]) for row in ask("sandbox").to_dicts()}
+    counted = {number: counts for number, counts in counted.items() if "sandbox_executions" in counts}
+    if not counted:
+        return Section("sandbox", title, lead, missing="No search has finished yet.")
+    verdicts = [f"verdict_{verdict.value}" for verdict in Verdict]
+    found = [name for name in verdicts if any(counts.get(f"sandbox_{name}") for counts in counted.values())]
+    names = ["executions", "fast_path", "checkpoint_hits", "checkpoint_revivals", "sandbox_lost", *found]
+    rows = []
+    for number, counts in counted.items():
+        cells = [count(counts.get(f"sandbox_{name}", 0)) for name in names]
+        spent, waited = counts["sandbox_seconds_ms"], counts["sandbox_wait_seconds_ms"]
+        each = count(spent / max(1, counts["sandbox_executions"]), 1)
+        rows.append((str(number), *cells, each, percent(100 * waited / spent) if spent else ""))
+    told = [name.removeprefix("verdict_").replace("_", " ") for name in found]
+    kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Lost")
+    header = (*kept, *told, "ms a step", "of it waiting")
+    return Section("sandbox", title, lead, header, tuple(rows), num_text_columns=1)
 
 
 def buckets(ask: Ask) -> Section:

@@ -39,7 +39,7 @@ class Sandbox:
         self._ids = count()
         self._verdicts: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
-        self._seconds = 0.0
+        self._seconds = self._waited = 0.0
 
     async def __aenter__(self) -> Self:
         await self.prepare()
@@ -73,6 +73,7 @@ class Sandbox:
         seconds = time.perf_counter() - start
         self._verdicts[execution.verdict.value] += 1
         self._seconds += seconds
+        self._waited += max(0.0, seconds - execution.seconds) if execution.seconds else 0.0
         return replace(execution, checkpoint=handle, seconds=execution.seconds or seconds)
 
     async def release(self, checkpoint: str) -> None:
@@ -82,11 +83,12 @@ class Sandbox:
                 server.forget([checkpoint])
 
     def metrics(self) -> dict[str, float]:
-        """Counts since the start; `seconds` includes waiting for a worker."""
+        """Counts since the start; `seconds` includes `wait_seconds`, the time before a worker took the step up."""
         executions = sum(self._verdicts.values())
         metrics: dict[str, float] = {
             "executions": executions,
             "seconds": self._seconds,
+            "wait_seconds": self._waited,
             "fast_path": self._counts["fast_path"],
             "fast_path_share": self._counts["fast_path"] / executions if executions else 0.0,
             "checkpoints": len(self._checkpoints),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rstar.protocols import Executor, Judge, Policy, StepScorer, UserError
 
@@ -61,13 +61,19 @@ class Sandbox:
     memory_limit_mb: int = 512
 
 
+class MeteredExecutor(Executor, Protocol):
+    """An executor that counts what it did; names and meanings are those of `sandbox.pool.Sandbox.metrics`."""
+
+    def metrics(self) -> dict[str, float]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """What a search is given."""
 
     policy: Policy
     scorer: StepScorer | None
-    executor: Executor
+    executor: MeteredExecutor
     judge: Judge
 
     def for_search(self) -> dict[str, Any]:
@@ -145,7 +151,7 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
 
 
 @asynccontextmanager
-async def opened_sandbox(sandbox: Sandbox) -> AsyncIterator[Executor]:
+async def opened_sandbox(sandbox: Sandbox) -> AsyncIterator[MeteredExecutor]:
     from sandbox.limits import Limits
     from sandbox.providers import open_sandbox
 

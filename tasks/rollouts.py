@@ -62,6 +62,7 @@ async def search_problems(
 
     async with opened(models, sandbox) as engines:
         forests = await crowd(one, problems, limit=effort.max_in_flight)
+        executed = engines.executor.metrics()
     columns = {"run": run.name, "round": round, "shard": shard, "model": models.fingerprint, "recipe": recipe}
     rows = [row for trees in forests for row in node_rows(trees, **columns)]
     shards.write_rows(run.nodes(round, shard), "nodes", rows)
@@ -73,6 +74,7 @@ async def search_problems(
         "num_tokens": sum(tree.num_tokens for trees in forests for tree in trees),
         "seconds": time.monotonic() - start,
         "peak_memory_bytes": peak_memory_bytes(),
+        **sandbox_counts(executed),
     }
     files.write_bytes(summary_of(run, round, shard), json.dumps(counts).encode())
     return counts
@@ -110,7 +112,15 @@ def close_search(root: str, round: int, shard_counts: list[dict[str, float]], re
         phase.seconds = totals["seconds"]
         phase.num_tokens = int(totals["num_tokens"])
         phase.counts = {name: int(totals[name]) for name in ("problems", "solved", "trees", "nodes")}
+        phase.counts |= {name: int(totals[name]) for name in totals if name.startswith("sandbox_")}
     return phase.counts
+
+
+def sandbox_counts(metrics: dict[str, float]) -> dict[str, float]:
+    """What the sandbox did, in whole numbers that shards can add up."""
+    counts = {f"sandbox_{name}": value for name, value in metrics.items() if not name.endswith(("seconds", "share"))}
+    times = {f"sandbox_{name}_ms": round(1000 * metrics[name]) for name in ("seconds", "wait_seconds")}
+    return counts | times
 
 
 def summary_of(run: Run, round: int, shard: int) -> str:

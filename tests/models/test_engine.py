@@ -9,6 +9,7 @@ import torch
 
 from models.checkpoints import load_policy, load_tokenizer
 from models.engine import TransformersPolicy
+from models.tiny import train_tokenizer
 from rstar.prompts import render_prompt
 from rstar.protocols import Proposal, UserError
 from rstar.steps import STOP_STRINGS
@@ -27,9 +28,11 @@ async def ask(checkpoint: Path, order: list[int], *, max_batch: int, **options: 
     return {i: list(proposals) for i, proposals in zip(order, found, strict=True)}
 
 
-def test_a_saved_tokenizer_keeps_numbers_and_markers_whole(small_policy: Path) -> None:
-    tokens = load_tokenizer(small_policy).tokenize("# 12) Zoe has 345 pens.\n<end_of_step>")
-    assert tokens == ["#", "Ġ12", ")", "ĠZoe", "Ġhas", "Ġ345", "Ġpens", ".", "Ċ", "<end_of_step>"]
+def test_a_saved_tokenizer_is_loaded_as_it_was_and_keeps_the_markers_whole(small_policy: Path) -> None:
+    text = "# 12) Zoe has 345 pens.\n<end_of_step>"
+    tokens = load_tokenizer(small_policy).tokenize(text)
+    assert tokens == train_tokenizer().tokenize(text)
+    assert tokens[-1] == "<end_of_step>" and "ĠZoe" in tokens
 
 
 async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy: Path) -> None:
