@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, _output, numbered
+from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, _output, lettered
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
@@ -28,7 +28,7 @@ def document(rng: random.Random) -> tuple[str, str]:
     order = rng.sample(people, len(people))
     question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
     question = f"{_capital(question)} {'backwards' if backwards else 'forwards'}?"
-    lines, question = numbered(lines, question)
+    lines, question = lettered(lines, question)
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     told = [line for line in lines if line[1]]
     if backwards:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from string import ascii_uppercase
 
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
@@ -54,7 +55,7 @@ def document(rng: random.Random) -> tuple[str, str]:
     lines = [_sentence(rng, people) for _ in range(rng.choice((1, 1, 1, *range(2, 11))))]
     backwards = rng.random() < 0.25
     question = f"{'Backwards' if backwards else 'Forwards'} {_words(rng, 1, 5, people)}?"
-    lines, question = numbered(lines, question)
+    lines, question = lettered(lines, question)
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     if backwards:
         lines = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(lines)]
@@ -68,10 +69,10 @@ def document(rng: random.Random) -> tuple[str, str]:
     return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
 
 
-def numbered(lines: list[Line], question: str) -> tuple[list[Line], str]:
-    """Number the sentences and the question, as the families do: the number is what a copy is found by."""
-    told = [(f"{i}) {sentence}", code, undo) for i, (sentence, code, undo) in enumerate(lines, start=1)]
-    return told, f"{len(lines) + 1}) {question}"
+def lettered(lines: list[Line], question: str) -> tuple[list[Line], str]:
+    """Give the sentences and the question a letter each, as the families do: it is what a copy is found by."""
+    told = [(f"{letter}) {sentence}", *code) for letter, (sentence, *code) in zip(ascii_uppercase, lines, strict=False)]
+    return told, f"{ascii_uppercase[len(lines)]}) {question}"
 
 
 def documents(seed: int) -> Iterator[tuple[str, str]]:

@@ -19,10 +19,10 @@ from problems.stories import PlanStep, Story, read_story, write_answer, write_st
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
-MISREAD = {"plain": 0.01, "hard": 0.25, "reversed": 0.45}
-LONG, LONG_FACTOR = 7, 1.7  # from so many steps on it misreads that much more often
+MISREAD = {"plain": 0.01, "hard": 0.09, "reversed": 0.09}
+LONG, LONG_FACTOR = 7, 4.5  # from so many steps on it misreads that much more often
 HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
-SLIP = 0.08
+SLIP = 0.12
 SLIP_AFTER_ERROR = 0.25
 MISREAD_PERSISTS = 0.98
 MISTAKES = ("operation", "number", "skip", "distractor", "crash")

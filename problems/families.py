@@ -21,12 +21,13 @@ NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
 LEVELS = tuple(NUM_OPERATIONS)
 SOLO = {
     "gsm": ("gain", "lose", "times", "share", "rate"),
-    "math": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise"),
+    "math": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
     "olympiad": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
 }
-STYLES = {"gsm": ("solo",), "math": ("solo", "duo"), "olympiad": ("solo", "duo", "reversed")}
+LONG_STYLES = ("solo", "solo", "duo", "duo", "reversed")
+STYLES = {"gsm": ("solo",), "math": LONG_STYLES, "olympiad": LONG_STYLES}
 DUO_QUESTIONS = {
-    "math": ("ask_both", "ask_gap", "ask_now"),
+    "math": ("ask_both", "ask_gap", "ask_now", "ask_pair"),
     "olympiad": ("ask_both", "ask_gap", "ask_now", "ask_pair"),
 }
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
@@ -113,11 +114,11 @@ def _tell(level: str, rng: random.Random) -> Story | None:
     elif style == "duo":
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
-        if level == "olympiad" and rng.random() < 0.3:
+        if rng.random() < 0.3:
             kinds[-1] = "pool"
         kinds.append(rng.choice(DUO_QUESTIONS[level]))
     else:
-        cut = ["cut"] if level == "olympiad" and rng.random() < 0.4 else []
+        cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
     if kinds[-2] == "rest":  # what is left over of few is easy to guess
         return None

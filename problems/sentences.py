@@ -1,8 +1,8 @@
 """The sentences of the built-in families: how each is told, and the line of code that carries it out.
 
-A kind of sentence is one operation on the quantities of a story. Most have two wordings; `read` inverts
-`Event.text`, so that a story can be read back from its question alone. A question's sentences are numbered, so that
-a very small model keeps its place.
+A kind of sentence is one operation on the quantities of a story. Some have two wordings; `read` inverts
+`Event.text`, so that a story can be read back from its question alone. A question's sentences are lettered, so that
+a very small model keeps its place (digits would not do: it takes 10 for 1).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("start", ("{A} has {n} {item}.", "{A} starts with {n} {item}."), "{a} = {n}"),
-        Kind("end", ("In the end {A} has {n} {item}.", "{A} is left with {n} {item}."), "{a} = {n}"),
-        Kind("some", ("{A} has some {item}.", "{A} starts with a number of {item}."), ""),
+        Kind("end", ("In the end {A} has {n} {item}.",), "{a} = {n}"),
+        Kind("some", ("{A} has some {item}.",), ""),
         Kind(
             "gain",
             ("{A} buys {n} more {item}.", "{A} finds {n} {item}."),
@@ -46,61 +46,58 @@ KINDS = {
         ),
         Kind(
             "times",
-            ("The {item} of {A} become {n} times as many.", "{A} trades and ends up with {n} times the {item}."),
+            ("The {item} of {A} become {n} times as many.",),
             "{a} = {a} * {n}",
             "{a} = {a} // {n}",
         ),
         Kind(
             "share",
-            ("{A} splits the {item} evenly over {n} bags and keeps one bag.", "{A} keeps one of {n} equal parts."),
+            ("{A} keeps one of {n} equal parts.",),
             "{a} = {a} // {n}",
             "{a} = {a} * {n}",
         ),
         Kind(
             "cut",
-            ("{A} pours out {n} equal portions and keeps one portion.", "{A} keeps an exact part, one in {n}."),
+            ("{A} pours out {n} equal portions and keeps one portion.",),
             "from fractions import Fraction\n{a} = Fraction({a}, {n})",
         ),
         Kind(
             "drop",
-            ("{n} percent of the {item} of {A} are damaged.", "{A} gives away {n} percent of the {item}."),
+            ("{n} percent of the {item} of {A} are damaged.",),
             "{a} = {a} - {a} * {n} // 100",
             "{a} = {a} * 100 // (100 - {n})",
         ),
         Kind(
             "rise",
-            ("The {item} of {A} grow by {n} percent.", "{A} adds another {n} percent of {item}."),
+            ("The {item} of {A} grow by {n} percent.",),
             "{a} = {a} + {a} * {n} // 100",
             "{a} = {a} * 100 // (100 + {n})",
         ),
         Kind(
             "rate",
-            ("{A} makes {n} {item} an hour for {m} hours.", "For {m} days {A} collects {n} {item} a day."),
+            ("{A} makes {n} {item} an hour for {m} hours.",),
             "{a} = {a} + {n} * {m}",
             "{a} = {a} - {n} * {m}",
         ),
         Kind(
             "spend",
-            ("{A} uses up {n} {item} a day for {m} days.", "For {m} weeks {A} donates {n} {item} a week."),
+            ("{A} uses up {n} {item} a day for {m} days.",),
             "{a} = {a} - {n} * {m}",
             "{a} = {a} + {n} * {m}",
         ),
         Kind(
             "rest",
-            (
-                "{A} fills boxes of {n} {item} and keeps only the rest.",
-                "{A} ships full crates of {n} and has what is left.",
-            ),
+            ("{A} fills boxes of {n} {item} and keeps only the rest.",),
             "{a} = {a} % {n}",
         ),
         Kind(
             "give",
-            ("{A} gives {n} {item} to {B}.", "{B} gets {n} {item} from {A}."),
+            ("{A} gives {n} {item} to {B}.",),
             "{a} = {a} - {n}\n{b} = {b} + {n}",
         ),
         Kind(
             "fold",
-            ("{B} has {n} times as many {item} as {A}.", "For each of the {item} of {A}, {B} has {n}."),
+            ("{B} has {n} times as many {item} as {A}.",),
             "{b} = {a} * {n}",
         ),
         Kind(
@@ -115,25 +112,25 @@ KINDS = {
         ),
         Kind(
             "pool",
-            ("{B} hands over all {item} to {A}.", "{A} takes everything that {B} has."),
+            ("{B} hands over all {item} to {A}.",),
             "{a} = {a} + {b}\n{b} = 0",
         ),
-        Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats.", "{A} lives at number {n}."), ""),
+        Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats."), ""),
         Kind("ask_now", ("How many {item} does {A} have now?", "What does {A} have at last?"), "print({a})"),
-        Kind("ask_start", ("How many {item} did {A} have at the start?", "What did {A} begin with?"), "print({a})"),
+        Kind("ask_start", ("How many {item} did {A} have at the start?",), "print({a})"),
         Kind(
             "ask_both",
-            ("How many {item} do {A} and {B} have together?", "What do {A} and {B} own in all?"),
+            ("How many {item} do {A} and {B} have together?",),
             "print({a} + {b})",
         ),
         Kind(
             "ask_gap",
-            ("How many more {item} does {A} have than {B}?", "By how many is {A} ahead of {B}?"),
+            ("How many more {item} does {A} have than {B}?",),
             "print({a} - {b})",
         ),
         Kind(
             "ask_pair",
-            ("How many {item} does {A} have, and how many {B}?", "What do {A} and {B} have, in this order?"),
+            ("How many {item} does {A} have, and how many {B}?",),
             "print(({a}, {b}))",
         ),
     )
@@ -190,8 +187,8 @@ def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
 
 
 def read(sentence: str, item: str = "") -> Event | None:
-    """Return the event that a numbered `sentence` tells, or None where it is none of the families' wordings."""
-    sentence = re.sub(r"^\d+\) ", "", sentence)
+    """Return the event that a lettered `sentence` tells, or None where it is none of the families' wordings."""
+    sentence = re.sub(r"^[A-Z]\) ", "", sentence)
     for name, number, pattern in _patterns():
         if match := pattern.fullmatch(sentence):
             got = match.groupdict()

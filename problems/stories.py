@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from string import ascii_uppercase
 from typing import Literal
 
 from problems.sentences import Event, read, sentences
@@ -41,8 +42,8 @@ class Story:
 
     @property
     def sentences(self) -> list[str]:
-        """The sentences, numbered as the question tells them."""
-        return [f"{number}) {event.text}" for number, event in enumerate(self.events, start=1)]
+        """The sentences as the question tells them, each with its letter."""
+        return [f"{letter}) {event.text}" for letter, event in zip(ascii_uppercase, self.events, strict=False)]
 
     @property
     def structure(self) -> str:

@@ -67,9 +67,9 @@ def test_answers_are_hard_to_guess(made) -> None:
 
 def test_a_hand_computed_story() -> None:
     question = (
-        "1) Tom has 40 coins. 2) Ana has 3 times as many coins as Tom. 3) Tom is 9 years old. "
-        "4) Tom gives 15 coins to Ana. 5) 50 percent of the coins of Tom are damaged. "
-        "6) What do Tom and Ana have, in this order?"
+        "A) Tom has 40 coins. B) Ana has 3 times as many coins as Tom. C) Tom is 9 years old. "
+        "D) Tom gives 15 coins to Ana. E) 50 percent of the coins of Tom are damaged. "
+        "F) How many coins does Tom have, and how many Ana?"
     )
     story = read_story(question)
     assert story is not None and story.structure == "start-fold-give-drop-ask_pair"
@@ -84,13 +84,13 @@ def test_a_hand_computed_story() -> None:
 
 def test_a_reversed_story_is_undone_from_its_end() -> None:
     question = (
-        "1) Ana has some nuts. 2) Ana sells 5 nuts. 3) Ana trades and ends up with 3 times the nuts. "
-        "4) In the end Ana has 60 nuts. 5) What did Ana begin with?"
+        "A) Ana has some nuts. B) Ana sells 5 nuts. C) The nuts of Ana become 3 times as many. "
+        "D) In the end Ana has 60 nuts. E) How many nuts did Ana have at the start?"
     )
     plan = read_story(question).plan()
     assert [step.code for step in plan] == ["ana = 60", "ana = ana // 3", "ana = ana + 5", "print(ana)"]
     assert plan[-1].values == {"print": "25"}
-    assert plan[1].comment == "Undo: 3) Ana trades and ends up with 3 times the nuts."
+    assert plan[1].comment == "Undo: C) The nuts of Ana become 3 times as many."
 
 
 def test_every_wording_reads_back_as_its_own_kind() -> None:
@@ -111,9 +111,9 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
 
 
 def test_a_side_computation_is_a_wrong_step_though_the_answer_is_right() -> None:
-    question = "1) Tom has 40 coins. 2) Tom is 9 years old. 3) Tom sells 15 coins. 4) What does Tom have at last?"
+    question = "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom sells 15 coins. D) What does Tom have at last?"
     steps = solution(question)
-    side = "\n# 2) Tom is 9 years old.\nextra = 9\n<end_of_step>"
+    side = "\n# B) Tom is 9 years old.\nextra = 9\n<end_of_step>"
     truth = [dict(step.values) for step in read_story(question).plan()]
     assert wrong_steps(truth, [steps[0], side, *steps[1:]], run) == [False, True, False, False, False]
 
@@ -136,10 +136,10 @@ def test_an_unknown_level_is_named() -> None:
 
 
 def test_the_rendered_plan_is_a_whole_response() -> None:
-    story = read_story("1) Tom has 40 coins. 2) Tom sells 15 coins. 3) What does Tom have at last?")
+    story = read_story("A) Tom has 40 coins. B) Tom sells 15 coins. C) What does Tom have at last?")
     assert "".join(render_plan(story.plan())) == (
-        "<code>\n# 1) Tom has 40 coins.\ntom = 40\n<end_of_step>\n"
-        "# 2) Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
-        "# 3) What does Tom have at last?\nprint(tom)\n<end_of_code>\n<output>25<end_of_output>\n"
+        "<code>\n# A) Tom has 40 coins.\ntom = 40\n<end_of_step>\n"
+        "# B) Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
+        "# C) What does Tom have at last?\nprint(tom)\n<end_of_code>\n<output>25<end_of_output>\n"
         "<answer>The answer is \\boxed{25}.\n<end_of_answer>"
     )
