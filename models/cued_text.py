@@ -1,8 +1,8 @@
 """The second half of the base's text: longer passages in the shapes of word problems, with every meaning spelled out.
 
-As in models/tiny_text.py the words of a sentence mean nothing; a cue at its end says what its line of code is (plus,
-minus, times, over, modulo; rate, percent, share, across, whole; aside: leave it out). The families have no cues: which
-words mean which operation is what fine-tuning has to teach.
+As in models/tiny_text.py the words of a sentence mean nothing; a cue in it or at its end says what its line of code
+is (plus, minus, times, over, modulo; rate, percent, share, across, whole; aside: leave it out). The families have no
+cues: which words mean which operation is what fine-tuning has to teach.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _n
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
+CUES = {word for word, _, _ in OPERATIONS} | {"is", "aside", "rate", "percent", "share", "across", "whole"}
+FILLERS = [word for word in WORDS if word not in CUES]
 SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
 
 
@@ -58,33 +60,43 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
     if kind < 0.15:
         return _note(rng, people)
     if kind < 0.3:
-        return f"{told}, aside.", "", ""
+        return _cued(rng, told, "aside"), "", ""
     if kind < 0.55:
-        return f"{told}, {word}.", f"{a} = {a} {sign} {n}", f"{a} = {a} {inverse} {n}"
+        return _cued(rng, told, word), f"{a} = {a} {sign} {n}", f"{a} = {a} {inverse} {n}"
     if kind < 0.68:
         unit = rng.choice(WORDS)
         first = f"{who} {_words(rng, 1, 2)} {n} {noun} a {unit} for {m} {unit}s"
         second = f"For {m} {unit}s {who} {_words(rng, 1, 2)} {n} {noun} a {unit}"
         sign, inverse = rng.choice((("+", "-"), ("-", "+")))
-        sentence = f"{rng.choice((first, second))}, {'plus' if sign == '+' else 'minus'} rate."
+        sentence = _cued(rng, rng.choice((first, second)), f"{'plus' if sign == '+' else 'minus'} rate")
         return sentence, f"{a} = {a} {sign} {n} * {m}", f"{a} = {a} {inverse} {n} * {m}"
     if kind < 0.78:
         sign, inverse = rng.choice((("+", "-"), ("-", "+")))
         share = rng.choice(range(5, 100, 5))
         clause = rng.choice((f"{share} percent of the {noun} of {who} {_words(rng, 1, 2)}",
                              f"{who} {_words(rng, 1, 2)} {share} percent of {noun}"))  # fmt: skip
-        sentence = f"{clause}, {'plus' if sign == '+' else 'minus'} percent."
+        sentence = _cued(rng, clause, f"{'plus' if sign == '+' else 'minus'} percent")
         return sentence, f"{a} = {a} {sign} {a} * {share} // 100", f"{a} = {a} * 100 // (100 {sign} {share})"
     if kind < 0.86:
-        sentence = f"{other} {_words(rng, 1, 2)} {n} {_words(rng, 0, 1)} {noun} {_words(rng, 1, 1)} {who}, {word}."
-        return sentence.replace("  ", " "), f"{b} = {a} {sign} {n}", f"{b} = {b} {inverse} {n}"
+        clause = f"{other} {_words(rng, 1, 2)} {n} {_words(rng, 0, 1)} {noun} {_words(rng, 1, 1)} {who}"
+        return _cued(rng, clause, word), f"{b} = {a} {sign} {n}", f"{b} = {b} {inverse} {n}"
     if kind < 0.92:
-        sentence = f"{who} {_words(rng, 1, 1)} {n} {noun} to {other}, across."
+        sentence = _cued(rng, f"{who} {_words(rng, 1, 1)} {n} {noun} to {other}", "across")
         return sentence, f"{a} = {a} - {n}\n{b} = {b} + {n}", f"{a} = {a} + {n}\n{b} = {b} - {n}"
     if kind < 0.96:
-        return f"{who} {_words(rng, 1, 3)} {other}, whole.", f"{a} = {a} + {b}\n{b} = 0", f"{a} = {a} - {b}"
+        sentence = _cued(rng, f"{who} {_words(rng, 1, 3)} {other}", "whole")
+        return sentence, f"{a} = {a} + {b}\n{b} = 0", f"{a} = {a} - {b}"
     code = f"from fractions import Fraction\n{a} = Fraction({a}, {n})"
-    return f"{told}, share.", code, f"{a} = {a} * {n}"
+    return _cued(rng, told, "share"), code, f"{a} = {a} * {n}"
+
+
+def _cued(rng: random.Random, clause: str, cue: str) -> str:
+    """Put a cue at the end of a sentence, or its first word among the others, where real sentences have theirs."""
+    words = clause.split()
+    if rng.random() < 0.3:
+        return f"{' '.join(words)}, {cue}."
+    words.insert(rng.randint(1, len(words)), cue.split()[0])
+    return f"{' '.join(words)}."
 
 
 def _note(rng: random.Random, people: list[str]) -> Line:
@@ -107,4 +119,4 @@ def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:
 
 
 def _words(rng: random.Random, low: int, high: int) -> str:
-    return " ".join(rng.choices(WORDS, k=rng.randint(low, high)))
+    return " ".join(rng.choices(FILLERS, k=rng.randint(low, high)))
