@@ -29,7 +29,7 @@ bench-determinism: $(STAMP)  # the same command twice, and 1 shard against 7
 	$(BIN)/python -m bench.determinism $(ARGS)
 
 bench-sandbox: $(STAMP)
-	$(BIN)/python bench/sandbox_bench.py $(ARGS)
+	$(BIN)/python -m bench.sandbox_bench $(ARGS)
 
 bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 	$(BIN)/python bench/grading.py $(ARGS)
