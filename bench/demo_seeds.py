@@ -110,7 +110,7 @@ def picture(runs: list[Figures]) -> str:
         line("majority voting, equal tokens", "systems", lambda round: (round, "majority"), 3),
         line("PPM on held-out pairs of steps", "ppm_pairs", lambda round: round, 4),
     ]
-    return standalone_svg(line_chart("The demo, mean of the seeds", [f"round {r}" for r in range(last + 1)], series))
+    return standalone_svg(line_chart("The demo, round by round", [f"round {r}" for r in range(last + 1)], series))
 
 
 def cell(runs: list[Figures], table: str, key: object) -> str:
