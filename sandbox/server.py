@@ -27,7 +27,7 @@ from sandbox.isolation import IN_CONTAINER, deny_system_calls, enter_namespaces,
 
 START_SECONDS = 60.0  # a root imports its modules in this time
 GRACE_SECONDS = 5.0  # to fork
-SWEEPS = 50
+SWEEPS, SWEEP_SECONDS = 200, 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +159,24 @@ class Server:
 
     def _sweep(self) -> None:
         """Kill what a step left behind beside its own process, and bury the dead."""
-        if self._isolation["own_proc"]:
-            known = {process.pid for process in self._processes.values()} | {os.getpid()}
-            for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
-                strangers = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known  # noqa: PTH208
-                for pid in strangers:
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
-                if not strangers:
-                    break
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        known = {process.pid for process in self._processes.values()} | {os.getpid()}
+        for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
+            _bury()
+            if not self._isolation["own_proc"]:
+                return
+            strangers = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known  # noqa: PTH208
+            if not strangers:
+                return
+            for pid in strangers:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(SWEEP_SECONDS)
+
+
+def _bury() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def oom_kills() -> int:
