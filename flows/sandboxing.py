@@ -7,6 +7,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,16 +77,12 @@ def attack(
 
 
 async def _attack(rows: list[dict[str, str]], provider: str, limits: Limits) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     from sandbox.attack import attack as attacked
 
-    tried = []
     async with open_sandbox(provider, limits=limits, workers=1) as sandbox:
         console.print(sandbox.protections(), style="dim", markup=False)
-        for row in track(rows, console=console, description="attacks", transient=True):
-            async for one in attacked(sandbox, [row]):
-                tried.append(asdict(one))
+        shown = track(rows, console=console, description="attacks", transient=True)
+        tried = [asdict(one) async for one in attacked(sandbox, shown)]
     return tried
 
 

@@ -75,7 +75,7 @@ def sandbox(ask: Ask) -> Section:
         rows.append((str(number), *cells, each, percent(100 * waited / spent) if spent else ""))
     told = [name.removeprefix("verdict_").replace("_", " ") for name in found]
     kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Lost")
-    header = (*kept, *told, "ms a step", "of it waiting")
+    header = (*kept, *told, "ms a step", "of it outside the step")
     return Section("sandbox", title, lead, header, tuple(rows), num_text_columns=1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import replace
 from itertools import count
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 PREFIX_COST = 2  # running a prefix again weighs as much as so many waiting steps
 
 
-class Sandbox:
+class Sandbox(ABC):
     """`async with open_sandbox() as sandbox: await sandbox.run(None, "x = 1")`. Belongs to one event loop."""
 
     def __init__(
@@ -83,7 +84,7 @@ class Sandbox:
                 server.forget([checkpoint])
 
     def metrics(self) -> dict[str, float]:
-        """Counts since the start; `seconds` includes `wait_seconds`, the time before a worker took the step up."""
+        """Counts since the start; `wait_seconds`, a part of `seconds`, is what passed outside the step: waiting, forking, a prefix."""
         executions = sum(self._verdicts.values())
         metrics: dict[str, float] = {
             "executions": executions,
@@ -100,9 +101,9 @@ class Sandbox:
         }
         return metrics | {f"verdict_{verdict.value}": self._verdicts[verdict.value] for verdict in Verdict}
 
+    @abstractmethod
     def protections(self) -> str:
         """One paragraph: what stands between a step and this machine, and what does not."""
-        raise NotImplementedError
 
     def _checkpoint(self, handle: str) -> Checkpoint:
         try:

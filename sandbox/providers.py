@@ -6,7 +6,12 @@ from rstar.protocols import UserError
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 
-PROVIDERS = ("auto", "docker", "gvisor", "local")  # each passes tests/sandbox/test_contract.py
+PROVIDERS = (
+    "auto",
+    "docker",
+    "gvisor",
+    "local",
+)  # docker and local pass tests/sandbox/test_contract.py; gvisor is untried
 
 
 def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: int | None = None) -> Sandbox:

@@ -22,9 +22,12 @@ def texts(proposals: list[Proposal]) -> list[str]:
     return [proposal.text for proposal in proposals]
 
 
+# Seeds from 10: with seed 0 one draw lies 7e-9 from the border of two tokens, where the last bits of a batch decide.
 async def ask(checkpoint: Path, order: list[int], *, max_batch: int, **options: object) -> dict[int, list[Proposal]]:
     async with TransformersPolicy(checkpoint, max_new_tokens=12, max_batch=max_batch, **options) as policy:
-        found = await asyncio.gather(*(policy.propose(QUESTIONS[i], PREFIX, num_candidates=3, seed=i) for i in order))
+        found = await asyncio.gather(
+            *(policy.propose(QUESTIONS[i], PREFIX, num_candidates=3, seed=10 + i) for i in order)
+        )
     return {i: list(proposals) for i, proposals in zip(order, found, strict=True)}
 
 
@@ -38,8 +41,7 @@ def test_a_saved_tokenizer_is_loaded_as_it_was_and_keeps_the_markers_whole(small
 async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy: Path) -> None:
     together = await ask(small_policy, [0, 1, 2], max_batch=64)
     alone = await ask(small_policy, [2, 0, 1], max_batch=1)
-    equal = [a == b for i in together for a, b in zip(texts(together[i]), texts(alone[i]), strict=True)]
-    assert len(equal) == 9 and sum(equal) >= 8  # the shape of a batch moves the last bits, and a draw may lie there
+    assert {i: texts(found) for i, found in together.items()} == {i: texts(found) for i, found in alone.items()}
     assert len(set(texts(together[0]))) == 3
     async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=3, seed=99)

@@ -58,5 +58,5 @@ async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_doe
     assert len(pairs) > 200 and len(heldout) > 60
     true = await accuracy(pairs, heldout, tmp_path / "true", shuffle=False)
     shuffled = await accuracy(pairs, heldout, tmp_path / "shuffled", shuffle=True)
-    assert true > 0.62
-    assert shuffled < true - 0.05
+    assert true > 0.7
+    assert shuffled < 0.6
