@@ -84,7 +84,7 @@ class Sandbox(ABC):
                 server.forget([checkpoint])
 
     def metrics(self) -> dict[str, float]:
-        """Counts since the start; `wait_seconds`, a part of `seconds`, is what passed outside the step: waiting, forking, a prefix."""
+        """Counts since the start; `wait_seconds`, a part of `seconds`, passed outside the step: in line, in a fork."""
         executions = sum(self._verdicts.values())
         metrics: dict[str, float] = {
             "executions": executions,
