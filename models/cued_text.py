@@ -1,8 +1,8 @@
 """The second half of the base's text: longer passages in the shapes of word problems, with every meaning spelled out.
 
 As in models/tiny_text.py the words of a sentence mean nothing; a cue in it or at its end says what its line of code
-is (plus, minus, times, over, modulo; rate, percent, share, across, whole; aside: leave it out). The families have no
-cues: which words mean which operation is what fine-tuning has to teach.
+is (plus, minus, times, over, modulo; rate, percent, share, across, whole, total; aside: leave it out). The families
+have no cues: which words mean which operation is what fine-tuning has to teach.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _n
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
-CUES = {word for word, _, _ in OPERATIONS} | {"is", "aside", "rate", "percent", "share", "across", "whole"}
+CUES = {word for word, _, _ in OPERATIONS} | {"is", "aside", "rate", "percent", "share", "across", "whole", "total"}
 FILLERS = [word for word in WORDS if word not in CUES]
 SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
 
@@ -26,6 +26,8 @@ def document(rng: random.Random) -> tuple[str, str]:
     if rng.random() < 0.5:
         lines[0] = _note(rng, people)
     backwards = rng.random() < 0.35
+    if backwards:
+        lines.append(_note(rng, people))
     cue = rng.choice(tuple(SHOWN)) if len(people) == 2 else "first"
     order = rng.sample(people, len(people))
     question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
@@ -34,7 +36,7 @@ def document(rng: random.Random) -> tuple[str, str]:
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     told = [line for line in lines if line[1]]
     if backwards:
-        told = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(told)]
+        told = [told[-1], *((f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(told[:-1]))]
     steps = [f"\n# {sentence}\n{code}\n{fmt.END_OF_STEP}" for sentence, code, _ in told]
     shown = SHOWN[cue].format(a=order[0].lower(), b=order[-1].lower())
     steps.append(f"\n# {question}\nprint({shown})\n{fmt.END_OF_CODE}")
@@ -73,8 +75,13 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
     if kind < 0.78:
         sign, inverse = rng.choice((("+", "-"), ("-", "+")))
         share = rng.choice(range(5, 100, 5))
-        clause = rng.choice((f"{share} percent of the {noun} of {who} {_words(rng, 1, 2)}",
-                             f"{who} {_words(rng, 1, 2)} {share} percent of {noun}"))  # fmt: skip
+        clause = rng.choice(
+            (
+                f"{share} percent of the {noun} of {who} {_words(rng, 1, 2)}",
+                f"The {noun} of {who} {_words(rng, 1, 3)} {share} percent",
+                f"{who} {_words(rng, 1, 2)} {share} percent of {noun}",
+            )
+        )
         sentence = _cued(rng, clause, f"{'plus' if sign == '+' else 'minus'} percent")
         return sentence, f"{a} = {a} {sign} {a} * {share} // 100", f"{a} = {a} * 100 // (100 {sign} {share})"
     if kind < 0.86:
@@ -84,15 +91,16 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
         sentence = _cued(rng, f"{who} {_words(rng, 1, 1)} {n} {noun} to {other}", "across")
         return sentence, f"{a} = {a} - {n}\n{b} = {b} + {n}", f"{a} = {a} + {n}\n{b} = {b} - {n}"
     if kind < 0.96:
-        sentence = _cued(rng, f"{who} {_words(rng, 1, 3)} {other}", "whole")
-        return sentence, f"{a} = {a} + {b}\n{b} = 0", f"{a} = {a} - {b}"
+        first, second, cue = rng.choice(((who, other, "whole"), (other, who, "total")))
+        sentence = _cued(rng, f"{first} {_words(rng, 1, 3)} {rng.choice((noun, ''))} {_words(rng, 0, 1)} {second}", cue)
+        return sentence, f"{a} = {a} + {b}", f"{a} = {a} - {b}"
     code = f"from fractions import Fraction\n{a} = Fraction({a}, {n})"
     return _cued(rng, told, "share"), code, f"{a} = {a} * {n}"
 
 
 def _cued(rng: random.Random, clause: str, cue: str) -> str:
     """Put a cue at the end of a sentence, or its first word among the others, where real sentences have theirs."""
-    words = clause.split()
+    words = _capital(clause).split()
     if rng.random() < 0.3:
         return f"{' '.join(words)}, {cue}."
     words.insert(rng.randint(1, len(words)), cue.split()[0])
@@ -107,15 +115,15 @@ def _note(rng: random.Random, people: list[str]) -> Line:
 
 
 def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:
-    verb, tail = _words(rng, 1, 2), _words(rng, 0, 3)
-    return rng.choice(
-        (
-            f"{who} {verb} {n} {noun} {tail}",
-            f"{who} {verb} {n} {tail}",
-            f"The {noun} of {who} {verb} {n} {tail}",
-            f"{who} {verb} the {noun} {tail} {n}",
-        )
-    ).replace("  ", " ").rstrip()  # fmt: skip
+    """Tell of a person, a thing and a number in any order, among words that mean nothing."""
+    parts = [
+        rng.choice((who, who, f"the {noun} of {who}")),
+        rng.choice((f"{n} {noun}", str(n), f"{n} {_words(rng, 1, 1)}")),
+    ]
+    if rng.random() < 0.25:
+        parts.reverse()
+    parts = [rng.choice(("", "", _words(rng, 1, 2))), parts[0], _words(rng, 1, 2), parts[1], _words(rng, 0, 3)]
+    return _capital(" ".join(part for part in parts if part))
 
 
 def _words(rng: random.Random, low: int, high: int) -> str:

@@ -1,7 +1,7 @@
 """The policy in process: a transformers model that answers the requests of all trees in flight in batches.
 
-Section 3.2, step 1: n candidates for the next step, one request a node. The prompt of a node is computed once and its
-KV cache repeated for the siblings. Generation stops at the end of a step.
+Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
+computed (models/prefixes.py), once, and its KV cache repeated for the siblings. Generation stops at the end of a step.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Self
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StaticCache, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StaticCache, StoppingCriteriaList
 
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
+from models.prefixes import Pieces, PrefixCache
 from models.sampling import MostDone, SeededSampler, noise
-from models.tokens import encode
+from models.tokens import encode_pieces
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
@@ -26,9 +27,13 @@ from rstar.steps import STOP_STRINGS
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    ids: list[int]
+    pieces: Pieces
     num_candidates: int
     seed: int
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self.pieces))
 
 
 class TransformersPolicy:
@@ -52,6 +57,7 @@ class TransformersPolicy:
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
         self._model = load_policy(checkpoint, device=self._device).eval()
+        self._prefixes = PrefixCache(self._model.base_model)
         self._temperature = temperature
         self._render_prompt = render_few_shot if few_shot else render_prompt
         self._max_new_tokens = max_new_tokens
@@ -71,16 +77,17 @@ class TransformersPolicy:
     ) -> Sequence[Proposal]:
         """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
         text = self._render_prompt(question) + "".join(prefix)
-        ids = encode(self._tokenizer, text)
-        if len(ids) >= self._max_context:
-            return [Proposal("", prompt_tokens=len(ids))] * num_candidates
-        return await self._batcher.ask(_Request(ids, num_candidates, seed), size=num_candidates, length=len(ids))
+        request = _Request(encode_pieces(self._tokenizer, text), num_candidates, seed)
+        if request.length >= self._max_context:
+            return [Proposal("", prompt_tokens=request.length)] * num_candidates
+        return await self._batcher.ask(request, size=num_candidates, length=request.length)
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens read and written, batches, and seconds in which the model was busy."""
+        """Requests, tokens read, of those in the prefix cache, and written, batches, seconds the model was busy."""
         return {
             "num_requests": self._num_requests,
             "num_prompt_tokens": self._num_prompt_tokens,
+            "num_cached_tokens": self._prefixes.num_cached_tokens,
             "num_generated_tokens": self._num_generated_tokens,
             "num_batches": self._batcher.num_batches,
             "busy_seconds": self._batcher.busy_seconds,
@@ -100,7 +107,7 @@ class TransformersPolicy:
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
         """Generate until most rows are done, then go on with the others alone: long steps do not hold up short ones."""
-        longest = max(len(request.ids) for request in requests)
+        longest = max(request.length for request in requests)
         room = max(1, min(self._max_new_tokens, self._max_context - longest))
         end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
         uniforms = np.concatenate([noise(request.seed, request.num_candidates, room) for request in requests])
@@ -141,28 +148,20 @@ class TransformersPolicy:
         )
 
     def _prefill(self, requests: Sequence[_Request], length: int) -> tuple[torch.Tensor, torch.Tensor, StaticCache]:
-        """Compute each node's prompt once, all but its last token, and repeat ids, mask and cache for its candidates.
+        """Ids, mask and KV cache of each node's prompt, all but its last token, repeated for its candidates.
 
         Prompts are padded on the left. The cache has room for `length` tokens from the start: one that grows is copied
         at every token, which took three quarters of the time.
         """
-        rows = {"input_ids": [request.ids for request in requests]}
-        batch = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        once = DynamicCache(config=self._model.config)
-        self._model.base_model(
-            ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
-            past_key_values=once,
-            use_cache=True,
-        )
+        states, mask = self._prefixes.states([request.pieces for request in requests])
+        ids = torch.full_like(mask, self._tokenizer.pad_token_id)
+        for row, request in zip(ids, requests, strict=True):
+            row[-request.length :] = torch.tensor([token for piece in request.pieces for token in piece])
         owner = torch.tensor([i for i, request in enumerate(requests) for _ in range(request.num_candidates)])
         owner = owner.to(self._device)
         cache = StaticCache(config=self._model.config, max_cache_len=length)
-        for layer, (keys, values) in zip(cache.layers, _states(once), strict=True):
-            layer.update(keys[owner], values[owner])
+        for layer, keys, values in zip(cache.layers, states.keys, states.values, strict=True):
+            layer.update(keys[owner, :, :-1], values[owner, :, :-1])
         return ids[owner], mask[owner], cache
 
     def _proposals(
@@ -172,11 +171,11 @@ class TransformersPolicy:
         for request in requests:
             texts = rows[at : at + request.num_candidates]
             answers.append(
-                [self._proposal(row, lp, len(request.ids)) for row, lp in zip(texts, logprobs[at:], strict=False)]
+                [self._proposal(row, lp, request.length) for row, lp in zip(texts, logprobs[at:], strict=False)]
             )
             at += request.num_candidates
             self._num_requests += 1
-            self._num_prompt_tokens += len(request.ids)
+            self._num_prompt_tokens += request.length
             self._num_generated_tokens += sum(proposal.num_tokens for proposal in answers[-1])
         return answers
 
@@ -188,7 +187,3 @@ class TransformersPolicy:
         text = self._tokenizer.decode(ids, skip_special_tokens=False)
         stops = [text.find(marker) + len(marker) for marker in STOP_STRINGS if marker in text]
         return Proposal(text[: min(stops)] if stops else text, len(ids), logprob, prompt_tokens)
-
-
-def _states(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(layer.keys, layer.values) for layer in cache.layers]

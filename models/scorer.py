@@ -1,7 +1,7 @@
 """The PPM in process: scores the candidates of all trees in flight in batches.
 
-Section 3.2, PPM-augmented Q-value annotation. The prefix of a node is computed once and its KV cache repeated for the
-siblings.
+Section 3.2, PPM-augmented Q-value annotation. Of a node's prefix only the last step is computed (models/prefixes.py),
+once, and its KV cache repeated for the siblings.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from transformers import DynamicCache
 from models import ppm
 from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
-from models.tokens import encode
+from models.prefixes import Pieces, PrefixCache
+from models.tokens import encode, encode_pieces
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    prefix: list[int]
+    prefix: Pieces
     candidates: list[list[int]]
 
 
@@ -37,6 +38,7 @@ class TransformersScorer:
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
         self._model = ppm.load_ppm(checkpoint, device=self._device).eval()
+        self._prefixes = PrefixCache(self._model.base_model)
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         self._batcher = Batcher(self._score, max_size=max_batch)
         self._num_scored = self._num_tokens = 0
@@ -51,10 +53,11 @@ class TransformersScorer:
         """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
         if not candidates:
             return []
-        ids = self._ids(render_prompt(question) + "".join(prefix))[: self._max_context - 1]
-        room = self._max_context - len(ids)
-        request = _Request(ids, [self._ids(text)[:room] or [self._tokenizer.pad_token_id] for text in candidates])
-        return await self._batcher.ask(request, size=len(candidates), length=len(ids))
+        pieces = _cut(encode_pieces(self._tokenizer, render_prompt(question) + "".join(prefix)), self._max_context - 1)
+        length = sum(map(len, pieces))
+        rows = [encode(self._tokenizer, text)[: self._max_context - length] for text in candidates]
+        request = _Request(pieces, [row or [self._tokenizer.pad_token_id] for row in rows])
+        return await self._batcher.ask(request, size=len(candidates), length=length)
 
     def metrics(self) -> dict[str, float]:
         """Candidates scored, tokens read, batches, and seconds in which the model was busy."""
@@ -65,9 +68,6 @@ class TransformersScorer:
             "busy_seconds": self._batcher.busy_seconds,
         }
 
-    def _ids(self, text: str) -> list[int]:
-        return encode(self._tokenizer, text)
-
     def _score(self, requests: Sequence[_Request]) -> list[list[float]]:
         try:
             return self._score_batch(requests)
@@ -76,34 +76,40 @@ class TransformersScorer:
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[_Request]) -> list[list[float]]:
-        prefix, prefix_mask = self._pad([request.prefix for request in requests], "left")
-        cache = DynamicCache(config=self._model.config)
-        base = self._model.base_model
-        positions = (prefix_mask.cumsum(-1) - 1).clamp(min=0)
-        base(prefix, attention_mask=prefix_mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        states, prefix_mask = self._prefixes.states([request.prefix for request in requests])
         owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.candidates], device=self._device)
-        cache.reorder_cache(owner)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(states.keys, states.values, strict=True)):
+            cache.update(keys[owner], values[owner], layer)
         rows = [row for request in requests for row in request.candidates]
-        ids, mask = self._pad(rows, "right")
+        ids, mask = self._pad(rows)
         positions = prefix_mask.sum(-1)[owner, None] + torch.arange(ids.shape[1], device=self._device)
         full_mask = torch.cat([prefix_mask[owner], mask], dim=1)
-        hidden = base(
+        hidden = self._model.base_model(
             ids, attention_mask=full_mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
         values = ppm.head(self._model, hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]).tolist()
         self._num_scored += len(rows)
-        self._num_tokens += sum(map(len, rows)) + sum(len(request.prefix) for request in requests)
+        self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
         answers, at = [], 0
         for request in requests:
             answers.append(values[at : at + len(request.candidates)])
             at += len(request.candidates)
         return answers
 
-    def _pad(self, rows: Sequence[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-        length = max(map(len, rows))
-        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
+    def _pad(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask, padded on the right."""
+        ids = torch.full((len(rows), max(map(len, rows))), self._tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            at = slice(length - len(row), length) if side == "left" else slice(0, len(row))
-            ids[i, at], mask[i, at] = torch.tensor(row), 1
+            ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
         return ids.to(self._device), mask.to(self._device)
+
+
+def _cut(pieces: list[list[int]], length: int) -> list[list[int]]:
+    """The pieces up to so many tokens."""
+    cut = []
+    for piece in pieces:
+        cut.append(piece[: max(0, length)])
+        length -= len(piece)
+    return [piece for piece in cut if piece]

@@ -17,7 +17,13 @@ _BOUNDARY = re.compile("|".join([f"(?={re.escape(CODE)})", *(f"(?<={re.escape(en
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Return the ids of a prompt and the steps after it."""
-    return [token for token, _ in encode_spans(tokenizer, text)]
+    return [token for piece in encode_pieces(tokenizer, text) for token in piece]
+
+
+def encode_pieces(tokenizer: Any, text: str) -> list[list[int]]:
+    """Return the ids of a prompt and of each step and output after it."""
+    pieces = [piece for piece in _BOUNDARY.split(text) if piece]
+    return [list(ids) for ids in tokenizer(pieces, add_special_tokens=False)["input_ids"]] if pieces else []
 
 
 def encode_spans(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from problems.importing import problem_id
 from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
-from problems.stories import Split, Story, read_story, run_plan_code
+from problems.stories import PlanStep, Split, Story, read_story, run_plan_code
 from rstar.protocols import Problem, UserError
 
 NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
@@ -26,10 +26,7 @@ SOLO = {
 }
 LONG_STYLES = ("solo", "solo", "duo", "duo", "reversed")
 STYLES = {"gsm": ("solo",), "math": LONG_STYLES, "olympiad": LONG_STYLES}
-DUO_QUESTIONS = {
-    "math": ("ask_both", "ask_gap", "ask_now", "ask_pair"),
-    "olympiad": ("ask_both", "ask_gap", "ask_now", "ask_pair"),
-}
+DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
 
 
@@ -75,7 +72,10 @@ def vary(question: str, *, seed: int, level: str) -> FamilyProblem | None:
 
 
 def _checked(story: Story | None, level: str, split: Split, *, source: str) -> FamilyProblem | None:
-    """The story as a problem, or None where a quantity is absurd, the answer easy to guess or the split the other."""
+    """The story as a problem, or None where a quantity is absurd, the answer easy to guess or the split the other.
+
+    No step of its solution may be needless: search could not tell whether it is right.
+    """
     if story is None or story.split != split:
         return None
     try:
@@ -85,11 +85,22 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
     answer = plan[-1].values["print"]
     if not all(_sane(value) for step in plan for value in step.values.values()) or not _hard_to_guess(answer):
         return None
-    if any(not step.values for step in plan):  # a step that changes nothing
+    if any(_needless(i, plan) for i in range(len(plan) - 1)):
         return None
     question = story.question
     problem = Problem(problem_id(question), question, answer, level, source)
     return FamilyProblem(problem, story.structure, [dict(step.values) for step in plan])
+
+
+def _needless(left_out: int, plan: Sequence[PlanStep]) -> bool:
+    """Whether the answer stays the same without this step."""
+    values: dict[str, object] = {}
+    try:
+        for step in (*plan[:left_out], *plan[left_out + 1 :]):
+            printed = run_plan_code(step.code, values)
+    except (NameError, ZeroDivisionError):
+        return False
+    return printed == plan[-1].values["print"]
 
 
 def _numbers(text: str) -> list[Fraction]:
@@ -115,8 +126,9 @@ def _tell(level: str, rng: random.Random) -> Story | None:
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
         if rng.random() < 0.3:
-            kinds[-1] = "pool"
-        kinds.append(rng.choice(DUO_QUESTIONS[level]))
+            kinds[-1:] = ["pool", "ask_now"]
+        else:
+            kinds.append(rng.choice(DUO_QUESTIONS))
     else:
         cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]

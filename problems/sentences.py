@@ -113,7 +113,7 @@ KINDS = {
         Kind(
             "pool",
             ("{B} hands over all {item} to {A}.",),
-            "{a} = {a} + {b}\n{b} = 0",
+            "{a} = {a} + {b}",
         ),
         Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats."), ""),
         Kind("ask_now", ("How many {item} does {A} have now?", "What does {A} have at last?"), "print({a})"),

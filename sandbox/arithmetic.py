@@ -1,17 +1,17 @@
 """The fast path: steps that provably need no process of their own are evaluated in this one.
 
-Section 3.2's code-augmented steps are mostly sums over named quantities. Such a step is walked here over immutable,
-bounded values with Python's own operators; everything else, and every doubt, is `NotEligible` and goes to a forked
-interpreter. Eligible means that the verdict, output, error and variables are the ones CPython would give, and that
-time and memory are bounded by the bounds below: nothing the code names is ever looked up, called or iterated except
-what is listed here. tests/sandbox/test_arithmetic.py compares it with `exec`.
+Section 3.2's code-augmented steps are mostly sums over named quantities and loops over numbers. Such a step is walked
+here over immutable, bounded values with Python's own operators; everything else, and every doubt, is `NotEligible` and
+goes to a forked interpreter. Eligible means that the verdict, output, error and variables are the ones CPython would
+give, and that time and memory are bounded by the bounds below: nothing the code names is ever looked up, called or
+iterated except what is listed here. tests/sandbox/test_arithmetic.py compares it with `exec`.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -31,11 +31,14 @@ from sandbox.bounded import (
     make_fraction,
 )
 from sandbox.errors import describe_error
+from sandbox.plain import OPAQUE
 
+MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
+LARGE, LARGE_COST = 1 << 64, 20  # what an operation on large numbers counts for
 MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
 BUILTIN_NAMES = frozenset(dir(builtins))
 
-Variables = Mapping[str, object]  # Value, or the class Fraction once it has been imported
+Variables = Mapping[str, object]  # Value, the class Fraction once it has been imported, or OPAQUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +53,17 @@ class Outcome:
 
 def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) -> Outcome:
     """Run one step on `variables`; raises NotEligible where the answer is not certain."""
-    run = _Run(dict(variables))
-    for statement in _parse(code):
-        try:
-            run.execute(statement)
-        except (NotEligible, RecursionError, MemoryError):
-            raise NotEligible from None
-        except Exception as error:
-            if statement.lineno != statement.end_lineno:
-                raise NotEligible from None  # which of its lines CPython would name is not certain
-            text = describe_error(type(error).__name__, str(error), statement.lineno, code)
-            return Outcome(Verdict.EXCEPTION, run.output(max_output_bytes), text, run.variables)
-    return Outcome(Verdict.OK, run.output(max_output_bytes), "", run.variables)
+    run = _Run(dict(variables), max_output_bytes)
+    verdict, text = Verdict.OK, ""
+    try:
+        run.block(_parse(code))
+    except (NotEligible, RecursionError, MemoryError):
+        raise NotEligible from None
+    except Exception as error:
+        if run.at.lineno != run.at.end_lineno:
+            raise NotEligible from None  # which of its lines CPython would name is not certain
+        verdict, text = Verdict.EXCEPTION, describe_error(type(error).__name__, str(error), run.at.lineno, code)
+    return Outcome(verdict, run.output(), text, run.variables)
 
 
 @lru_cache(maxsize=4096)
@@ -74,30 +76,89 @@ def _parse(code: str) -> tuple[ast.stmt, ...]:
         statements = ast.parse(code).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise NotEligible from None
-    if any(type(statement) not in _STATEMENTS for statement in statements):
-        raise NotEligible  # before anything is evaluated in vain
+    _check_statements(statements, in_loop=False)
     return tuple(statements)
+
+
+def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:
+    """Decline before anything is evaluated in vain."""
+    for statement in statements:
+        kind = type(statement)
+        if kind not in _STATEMENTS or (kind in (ast.Break, ast.Continue) and not in_loop):
+            raise NotEligible
+        loop = kind in (ast.For, ast.While)
+        if loop and statement.orelse:  # type: ignore[attr-defined]
+            raise NotEligible
+        for part in ("body", "orelse"):
+            _check_statements(getattr(statement, part, ()), in_loop=in_loop or loop)
 
 
 class _Run:
     """One step in progress. Methods raise what CPython would raise, or NotEligible."""
 
-    __slots__ = ("echo", "printed", "variables")
+    __slots__ = ("at", "echo", "max_output_bytes", "operations_left", "printed", "printed_bytes", "variables")
 
-    def __init__(self, variables: dict[str, object]) -> None:
+    def __init__(self, variables: dict[str, object], max_output_bytes: int) -> None:
         self.variables = variables
+        self.at: ast.stmt | ast.expr  # whose line CPython would name
         self.printed: list[str] = []
+        self.printed_bytes = 0
+        self.max_output_bytes = max_output_bytes
+        self.operations_left = MAX_OPERATIONS
         self.echo = ""  # repr of the last statement if that is an expression, as at the prompt
 
-    def output(self, max_bytes: int) -> str:
+    def output(self) -> str:
         text = "".join(self.printed) or self.echo
-        if len(text.encode()) > max_bytes:
+        if len(text.encode()) > self.max_output_bytes:
             raise NotEligible
         return text.rstrip("\n")
 
-    def execute(self, statement: ast.stmt) -> None:
+    def block(self, statements: Sequence[ast.stmt]) -> ast.stmt | None:
+        """Execute statements; return the `break` or `continue` that ended the block, if one did."""
+        for statement in statements:
+            self.echo, self.at = "", statement
+            if (jump := _STATEMENTS[type(statement)](self, statement)) is not None:
+                return jump
+        return None
+
+    def branch(self, node: ast.If) -> ast.stmt | None:
+        self.at = node.test
+        jump = self.block(node.body if self.value(node.test) else node.orelse)
         self.echo = ""
-        _STATEMENTS[type(statement)](self, statement)
+        return jump
+
+    def for_loop(self, node: ast.For) -> None:
+        self.at = node.iter
+        for item in self.items(node.iter):
+            self.spend(1)
+            self.store(node.target, item)
+            if type(self.block(node.body)) is ast.Break:
+                break
+        self.echo = ""
+
+    def while_loop(self, node: ast.While) -> None:
+        while True:
+            self.at = node.test
+            if not self.value(node.test) or type(self.block(node.body)) is ast.Break:
+                break
+        self.echo = ""
+
+    def items(self, node: ast.expr) -> range | tuple | str:
+        """What a loop runs over: a range, or the items of a tuple or string."""
+        if type(node) is ast.Call and type(node.func) is ast.Name and node.func.id == "range":
+            bounds = [self.value(argument) for argument in node.args]
+            if "range" in self.variables or node.keywords or any(type(bound) is not int for bound in bounds):
+                raise NotEligible
+            return range(*bounds)  # type: ignore[arg-type]
+        value = self.value(node)
+        if type(value) not in (tuple, str):
+            raise NotEligible
+        return value  # type: ignore[return-value]
+
+    def spend(self, operations: int) -> None:
+        self.operations_left -= operations
+        if self.operations_left < 0:
+            raise NotEligible
 
     def assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
@@ -108,7 +169,7 @@ class _Run:
         if type(node.target) is not ast.Name:
             raise NotEligible
         left = self.name(node.target)
-        self.store(node.target, binary(node.op, left, self.value(node.value), IN_PLACE))
+        self.store(node.target, self.weighed(binary(node.op, left, self.value(node.value), IN_PLACE)))
 
     def expression(self, node: ast.Expr) -> None:
         call = node.value
@@ -129,6 +190,9 @@ class _Run:
         if "print" in self.variables or call.keywords:
             raise NotEligible
         self.printed.append(" ".join([str(self.value(argument)) for argument in call.args]) + "\n")
+        self.printed_bytes += len(self.printed[-1])
+        if self.printed_bytes > self.max_output_bytes:
+            raise NotEligible
 
     def store(self, target: ast.expr, value: Value) -> None:
         if type(target) is ast.Name and not target.id.startswith("__"):
@@ -143,9 +207,16 @@ class _Run:
 
     def value(self, node: ast.expr) -> Value:
         evaluate = _EXPRESSIONS.get(type(node))
-        if evaluate is None:
+        self.operations_left -= 1
+        if evaluate is None or self.operations_left < 0:
             raise NotEligible
         return evaluate(self, node)
+
+    def weighed(self, value: Value) -> Value:
+        """Count an operation with a large result for more."""
+        if type(value) is not float and (type(value) is not int or not -LARGE < value < LARGE):
+            self.spend(LARGE_COST)
+        return value
 
     def constant(self, node: ast.Constant) -> Value:
         if type(node.value) is str and not node.value.isascii():
@@ -158,12 +229,12 @@ class _Run:
             if node.id in BUILTIN_NAMES or node.id.startswith("__"):
                 raise NotEligible
             raise NameError(f"name '{node.id}' is not defined")
-        if value is Fraction:
+        if value is Fraction or value is OPAQUE:
             raise NotEligible
         return value  # type: ignore[return-value]
 
     def binary(self, node: ast.BinOp) -> Value:
-        return binary(node.op, self.value(node.left), self.value(node.right), BINARY)
+        return self.weighed(binary(node.op, self.value(node.left), self.value(node.right), BINARY))
 
     def unary(self, node: ast.UnaryOp) -> Value:
         apply = UNARY.get(type(node.op))
@@ -227,7 +298,7 @@ class _Run:
             raise NameError(f"name '{name}' is not defined")
         if function is None:
             raise NotEligible
-        return bounded(function(*[self.value(argument) for argument in node.args]))
+        return self.weighed(bounded(function(*[self.value(argument) for argument in node.args])))
 
 
 _STATEMENTS = {
@@ -235,6 +306,11 @@ _STATEMENTS = {
     ast.AugAssign: _Run.augment,
     ast.Expr: _Run.expression,
     ast.ImportFrom: _Run.import_fraction,
+    ast.If: _Run.branch,
+    ast.For: _Run.for_loop,
+    ast.While: _Run.while_loop,
+    ast.Break: lambda run, node: node,
+    ast.Continue: lambda run, node: node,
     ast.Pass: lambda run, node: None,
 }
 _EXPRESSIONS = {

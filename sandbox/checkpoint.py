@@ -13,7 +13,10 @@ _IMPORTS_WARM = re.compile(rf"^\s*(?:from|import)\b.*\b(?:{'|'.join(WARM_MODULES
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """One step that ran. `variables` is set while all steps so far took the fast path."""
+    """One step that ran. `variables` are those that the fast path may go on with, if it may go on at all.
+
+    It may while every step so far took it or was tame (`sandbox.plain`).
+    """
 
     key: str
     parent: Checkpoint | None
@@ -26,13 +29,13 @@ class Checkpoint:
         """The key of the first step of all: what shares it takes turns with what does not."""
         return self.parent.tree if self.parent else self.key
 
-    def codes(self) -> list[str]:
-        """The steps from the root to here: running them again gives this state."""
-        codes, checkpoint = [], self
+    def path(self) -> list[Checkpoint]:
+        """From the first step to this one: running their codes again gives this state."""
+        path, checkpoint = [], self
         while checkpoint is not None:
-            codes.append(checkpoint.code)
+            path.append(checkpoint)
             checkpoint = checkpoint.parent
-        return codes[::-1]
+        return path[::-1]
 
 
 def imports_warm_modules(code: str) -> bool:

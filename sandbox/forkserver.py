@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from rstar.protocols import Execution, SandboxLost, Verdict
@@ -18,6 +19,15 @@ from sandbox.fair import FairLock
 from sandbox.limits import Limits
 from sandbox.link import Link, last_line
 from sandbox.verdicts import execution_of
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A step that ran here; `variables` as `sandbox.plain.encode` reports them, None where they are of no use."""
+
+    execution: Execution
+    variables: dict[str, Any] | None
+
 
 Launch = Callable[[Limits], Awaitable[Link]]
 REPLY_SECONDS = 30.0  # beyond the step's own limit
@@ -49,20 +59,27 @@ class ForkServer:
     def pid(self) -> int | None:
         return self._link.pid if self._link else None
 
-    def holds(self, checkpoint: Checkpoint | None, *, warm: bool) -> bool:
-        """Whether the step can start here without running its prefix again."""
-        return checkpoint is None or self._kept.get(checkpoint.key, -1) >= warm
+    def missing(self, checkpoint: Checkpoint | None, *, warm: bool) -> list[Checkpoint]:
+        """The steps that must run again before one can continue `checkpoint` here: those after the last one kept."""
+        path = checkpoint.path() if checkpoint else []
+        for i in reversed(range(len(path))):
+            if self._kept.get(path[i].key, -1) >= warm:
+                return path[i + 1 :]
+        return path
 
     async def start(self) -> None:
         async with self._lock.hold():
             await self._start()
 
-    async def run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool) -> Execution:
-        """Run one step and keep its state as `key`; raises SandboxLost if the server died under it."""
+    async def run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool) -> Ran:
+        """Run one step and keep its state as `key`; raises SandboxLost if the server died under it.
+
+        With `plain` its plain variables are reported too.
+        """
         self.num_waiting += 1
         try:
             # Shielded: a caller who gives up must not leave half an exchange on the pipe.
-            return await asyncio.shield(asyncio.ensure_future(self._run(parent, code, key=key, warm=warm)))
+            return await asyncio.shield(asyncio.ensure_future(self._run(parent, code, key=key, warm=warm, plain=plain)))
         finally:
             self.num_waiting -= 1
 
@@ -75,12 +92,12 @@ class ForkServer:
         async with self._lock.hold():
             await self._stop()
 
-    async def _run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool) -> Execution:
+    async def _run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool) -> Ran:
         async with self._lock.hold(parent.tree if parent else key):
             try:
                 await self._start()
                 origin = await self._root(warm) if parent is None else await self._revive(parent, warm)
-                report = await self._execute(origin, [code], key)
+                report = await self._execute(origin, [code], key, plain=plain)
                 if report is None:
                     raise SandboxLost("the sandbox server died")
             except (TimeoutError, SandboxLost, OSError) as error:
@@ -93,15 +110,18 @@ class ForkServer:
             execution = execution_of(report, self._limits)
             if execution.verdict is Verdict.OK:
                 self._keep(key, warm)
-            return execution
+            return Ran(execution, report.get("variables") if plain else None)
 
     async def _revive(self, checkpoint: Checkpoint, warm: bool) -> str:
-        """Return the id of an interpreter in that state, made again where it was evicted or is of the wrong root."""
-        if self.holds(checkpoint, warm=warm):
+        """Return the id of an interpreter in that state, made again from the last one kept on the way to it."""
+        path, missing = checkpoint.path(), self.missing(checkpoint, warm=warm)
+        if not missing:
             self._kept.move_to_end(checkpoint.key)
             return checkpoint.key
-        self.forget([checkpoint.key])
-        report = await self._execute(await self._root(warm), checkpoint.codes(), checkpoint.key)
+        self.forget([checkpoint.key])  # of the wrong root
+        kept = path[: -len(missing)]
+        origin = kept[-1].key if kept else await self._root(warm)
+        report = await self._execute(origin, [step.code for step in missing], checkpoint.key)
         if report is None or report.get("status") != "ok":
             raise SandboxLost(f"a prefix that ran before did not run again: {report and report.get('error')}")
         self.num_revived += 1
@@ -118,9 +138,9 @@ class ForkServer:
             self._roots.add(key)
         return key
 
-    async def _execute(self, origin: str, codes: list[str], key: str) -> dict[str, Any] | None:
+    async def _execute(self, origin: str, codes: list[str], key: str, *, plain: bool = False) -> dict[str, Any] | None:
         seconds = self._limits.seconds * len(codes)
-        request = {"op": "run", "parent": origin, "id": key, "codes": codes, "seconds": seconds}
+        request = {"op": "run", "parent": origin, "id": key, "codes": codes, "seconds": seconds, "plain": plain}
         return await self._ask(request, seconds + REPLY_SECONDS)
 
     def _keep(self, key: str, warm: bool) -> None:

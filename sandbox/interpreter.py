@@ -24,6 +24,7 @@ from contextlib import suppress
 from sandbox.errors import describe_error
 from sandbox.guard import Forbidden, Guard
 from sandbox.isolation import die_with_parent
+from sandbox.plain import encode as _encode
 
 HEADER = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 2**28
@@ -84,6 +85,8 @@ class Interpreter:
             if not self._fork(request, descriptors):
                 continue
             reply = self._run(request["codes"]) | {"token": request["token"]}
+            if request["plain"] and reply["status"] == "ok":
+                reply["variables"] = _encode(self._main.__dict__)
             with suppress(OSError):
                 send(self._channel, reply)
             if reply["status"] != "ok":

@@ -20,9 +20,10 @@ from sandbox.arithmetic import NotEligible, run_arithmetic
 from sandbox.checkpoint import Checkpoint, imports_warm_modules
 from sandbox.forkserver import ForkServer, Launch
 from sandbox.limits import Limits
+from sandbox.plain import decode, is_tame
 
 log = logging.getLogger(__name__)
-PREFIX_COST = 2  # running a prefix again weighs as much as so many waiting steps
+PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps
 
 
 class Sandbox(ABC):
@@ -112,7 +113,7 @@ class Sandbox(ABC):
             raise ValueError(f"checkpoint {handle!r} is unknown or was released") from None
 
     def _run_fast(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint] | None:
-        """Evaluate the step here if all steps before it were, and it provably can be."""
+        """Evaluate the step here if it provably can be, on the variables that the steps before it left."""
         variables = {} if parent is None else parent.variables
         if not self._fast_path or variables is None:
             return None
@@ -122,16 +123,18 @@ class Sandbox(ABC):
             return None
         self._counts["fast_path"] += 1
         execution = Execution(outcome.verdict, outcome.output, outcome.error)
-        return execution, Checkpoint(key, parent, code, outcome.variables, warm=False)
+        return execution, Checkpoint(key, parent, code, outcome.variables, warm=parent is not None and parent.warm)
 
     async def _run_forked(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint]:
         warm = imports_warm_modules(code) or (parent is not None and parent.warm)
+        tame = self._fast_path and is_tame(code) and (parent is None or parent.variables is not None)
         for attempt in range(self.limits.num_retries + 1):
             server = self._choose(parent, warm)
-            self._counts["hits"] += parent is not None and server.holds(parent, warm=warm)
+            self._counts["hits"] += parent is not None and not server.missing(parent, warm=warm)
             try:
-                execution = await server.run(parent, code, key=key, warm=warm)
-                return execution, Checkpoint(key, parent, code, None, warm)
+                ran = await server.run(parent, code, key=key, warm=warm, plain=tame)
+                variables = None if ran.variables is None else decode(ran.variables)
+                return ran.execution, Checkpoint(key, parent, code, variables, warm)
             except SandboxLost as error:
                 self._counts["lost"] += 1
                 log.warning(
@@ -142,7 +145,7 @@ class Sandbox(ABC):
         raise AssertionError("unreachable")
 
     def _choose(self, parent: Checkpoint | None, warm: bool) -> ForkServer:
-        """The server with least to do, one that holds the prefix preferred."""
+        """The server with least to do, one that holds the prefix or most of it preferred."""
         return min(
-            self._servers, key=lambda server: server.num_waiting + PREFIX_COST * (not server.holds(parent, warm=warm))
+            self._servers, key=lambda each: each.num_waiting + PREFIX_COST * len(each.missing(parent, warm=warm))
         )

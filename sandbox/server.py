@@ -90,7 +90,8 @@ class Server:
             parent.channel.settimeout(GRACE_SECONDS)
             send(
                 parent.channel,
-                {"codes": request["codes"], "seconds": request["seconds"], "folder": str(folder), "token": token},
+                {"token": token, "folder": str(folder)}
+                | {name: request[name] for name in ("codes", "seconds", "plain")},
                 (theirs.fileno(), writer),
             )
         except OSError:  # it was killed from outside, or by a step

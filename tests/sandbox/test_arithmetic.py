@@ -76,7 +76,28 @@ statements = st.one_of(
     st.tuples(expressions, expressions).map(lambda t: f"print({t[0]}, {t[1]})"),
     st.just("# only words"),
 )
-programs = st.lists(statements, min_size=1, max_size=5).map("\n".join)
+
+
+def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    block = st.lists(inner, min_size=1, max_size=3).map(lambda lines: "\n".join(lines).replace("\n", "\n    "))
+    ranges = st.tuples(st.integers(-3, 4), st.integers(-3, 9), st.sampled_from([1, 2, -1]))
+    loops = st.one_of(
+        ranges.map(lambda r: "for i in range({}, {}, {}):".format(*r)),
+        st.sampled_from(
+            ["for a, b in ((1, 2), (3, 4)):", "for b in 'xyz':", "for i in range(tom):", "for i in (a, b):"]
+        ),
+        expressions.map(lambda e: f"i = 0\nwhile i < 5 and {e}:\n    i += 1"),
+    )
+    jumps = st.tuples(expressions, st.sampled_from(["break", "continue"])).map(lambda t: f"if {t[0]}:\n        {t[1]}")
+    return st.one_of(
+        st.tuples(expressions, block).map(lambda t: f"if {t[0]}:\n    {t[1]}"),
+        st.tuples(expressions, block, block).map(lambda t: f"if {t[0]}:\n    {t[1]}\nelse:\n    {t[2]}"),
+        st.tuples(loops, block).map(lambda t: f"{t[0]}\n    {t[1]}"),
+        st.tuples(loops, block, jumps, block).map(lambda t: "{}\n    {}\n    {}\n    {}".format(*t)),
+    )
+
+
+programs = st.lists(st.recursive(statements, nested, max_leaves=5), min_size=1, max_size=4).map("\n".join)
 
 
 @settings(max_examples=600, deadline=None)
@@ -102,6 +123,14 @@ def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool) 
         ("tom // 5\ntom % 5", "4", ""),
         ("from fractions import Fraction as F\nF(1, 3) + F(1, 6)", "Fraction(1, 2)", ""),
         ("x, (y, z) = 1, (2, 3)\nprint(f'{x + y:.1f} of {z}')", "3.0 of 3", ""),
+        ("n = 0\nfor i in range(1, 400):\n    if (tom + i) % 7 == 0:\n        n += i\nprint(n)", "11229", ""),
+        ("while tom % 5:\n    tom -= 1\n    if tom < 3:\n        break\ntom", "30", ""),
+        (
+            "for i in range(3):\n    x = 6 // (2 - i)",
+            "",
+            "ZeroDivisionError: integer division or modulo by zero (line 2: x = 6 // (2 - i))",
+        ),
+        ("if tom / 0:\n    x = 1", "", "ZeroDivisionError: division by zero (line 1: if tom / 0:)"),
         ("tom / 0", "", "ZeroDivisionError: division by zero (line 1: tom / 0)"),
         ("\nx = ann + 1", "", "NameError: name 'ann' is not defined (line 2: x = ann + 1)"),
         ("tom += 'x'", "", "TypeError: unsupported operand type(s) for +=: 'int' and 'str' (line 1: tom += 'x')"),
@@ -117,7 +146,17 @@ def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) ->
     [
         "import math",
         "x = [1]",
-        "for i in (1, 2): pass",
+        "for i in (1, 2): pass\nelse: x = 1",
+        "while True: pass",
+        "for i in range(10**9): pass",
+        "for i in range(0.5): pass",
+        "for i in range(1, 2, 0): pass",
+        "range = 3\nfor i in range(2): pass",
+        "for i in range(9):\n    x = [i]",
+        "break",
+        "if 1: continue",
+        "x = 3 ** 600\nfor i in range(2000): y = x * x % 7",
+        "for i in range(999): print('a' * 900)",
         "x = y.z",
         "x = (lambda: 1)()",
         "x = abs",

@@ -27,7 +27,7 @@ PROVIDERS: dict[str, Make] = {
     "local": lambda limits: LocalSandbox(limits=limits, num_workers=2),
     "local without namespaces": lambda limits: LocalSandbox(limits=limits, num_workers=1, namespaces=False),
 }
-FORK = "import math"  # takes a step off the fast path
+FORK = "import os"  # takes a step and all after it off the fast path
 
 
 @pytest.fixture(scope="module", params=list(PROVIDERS))

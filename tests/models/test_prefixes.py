@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from models.checkpoints import load_policy
+from models.prefixes import PrefixCache
+
+QUESTION, OTHER = [40, 41, 42, 43], [50, 51]
+STEPS = ([60, 61, 62], [70], [80, 81])
+PROMPTS = ([QUESTION, *STEPS[:1]], [OTHER], [OTHER, *STEPS])
+
+
+@pytest.fixture(scope="module")
+def model(small_policy: Path) -> torch.nn.Module:
+    return load_policy(small_policy, device="cpu").base_model.eval()
+
+
+@torch.inference_mode()
+def expected(model: torch.nn.Module, prompt: list[list[int]]) -> torch.Tensor:
+    """Keys and values of one prompt, computed alone and whole: shape (2, layers, heads, tokens, width)."""
+    cache = DynamicCache()
+    model(torch.tensor([sum(prompt, [])]), past_key_values=cache, use_cache=True)
+    return torch.stack([torch.stack([getattr(one, kind)[0] for one in cache.layers]) for kind in ("keys", "values")])
+
+
+@torch.inference_mode()
+def check(cache: PrefixCache, model: torch.nn.Module, prompts: list[list[list[int]]]) -> None:
+    states, mask = cache.states(prompts)
+    for i, prompt in enumerate(prompts):
+        length = sum(map(len, prompt))
+        found = torch.stack([states.keys[:, i], states.values[:, i]])[..., mask.shape[1] - length :, :]
+        torch.testing.assert_close(found, expected(model, prompt), atol=1e-4, rtol=1e-4)
+        assert mask[i].tolist() == [0] * (mask.shape[1] - length) + [1] * length
+
+
+def test_states_are_those_of_the_whole_prompts(model: torch.nn.Module) -> None:
+    check(PrefixCache(model), model, list(PROMPTS))
+
+
+def test_only_what_is_new_is_computed_and_the_states_are_the_same(model: torch.nn.Module) -> None:
+    cache = PrefixCache(model)
+    check(cache, model, list(PROMPTS))
+    assert cache.num_cached_tokens == 0
+    check(cache, model, [[QUESTION, *STEPS], [QUESTION, STEPS[1]], list(PROMPTS[2])])
+    assert cache.num_cached_tokens == (4 + 3) + 4 + (2 + 3 + 1 + 2)
+    check(cache, model, [list(PROMPTS[2])])  # nothing new at all
+
+
+def test_a_full_cache_forgets_what_was_used_least_lately(model: torch.nn.Module) -> None:
+    one = PrefixCache(model)
+    with torch.inference_mode():
+        states, _ = one.states([[QUESTION]])
+    cache = PrefixCache(model, max_bytes=2 * states.num_bytes)
+    check(cache, model, [[QUESTION]])
+    check(cache, model, [[OTHER]])
+    check(cache, model, [[QUESTION]])
+    check(cache, model, [[[90, 91, 92, 93]]])  # OTHER must go
+    before = cache.num_cached_tokens
+    check(cache, model, [[QUESTION]])
+    assert cache.num_cached_tokens == before + 4
+    check(cache, model, [[OTHER]])
+    assert cache.num_cached_tokens == before + 4

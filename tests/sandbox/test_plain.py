@@ -1,0 +1,106 @@
+"""What a forked step leaves for the fast path, and when it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from fractions import Fraction
+
+import pytest
+
+from rstar.protocols import Verdict
+from sandbox.plain import OPAQUE, decode, encode, is_tame
+from sandbox.pool import Sandbox
+from sandbox.providers import open_sandbox
+
+SOLVE = "from sympy import symbols, solve\nx = symbols('x')\nroot = solve(x**2 - 5*x + 6, x)[0]\ntotal = 40"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with open_sandbox("local", num_workers=1) as opened:
+        yield opened
+
+
+async def run(sandbox: Sandbox, *codes: str) -> list[tuple[str, bool]]:
+    """Each step's output and whether it took the fast path."""
+    checkpoint, results = None, []
+    for code in codes:
+        before = sandbox.metrics()["fast_path"]
+        execution = await sandbox.run(checkpoint, code)
+        assert execution.verdict is Verdict.OK, execution
+        results.append((execution.output, sandbox.metrics()["fast_path"] > before))
+        checkpoint = execution.checkpoint
+    return results
+
+
+async def test_the_fast_path_goes_on_after_a_solve(sandbox: Sandbox) -> None:
+    steps = await run(sandbox, "n = 2", SOLVE, "total = total + n", "print(total)", "print(root + total)", "print(n)")
+    assert steps[1:] == [("", False), ("", True), ("42", True), ("44", False), ("2", True)]
+    assert sandbox.metrics()["checkpoint_revivals"] == 1  # two fast steps run again for the one that needs `root`
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import math\nx = [1]\nx[0] = math.sqrt(4)",
+        "def f(n):\n    return n + 1\ny = f(2)",
+        "import numpy as np\nz = np.array([1, 2]).sum()",
+        "try:\n    y = 1 / 0\nexcept ZeroDivisionError:\n    y = None",
+        SOLVE,
+    ],
+)
+def test_mathematics_is_tame(code: str) -> None:
+    assert is_tame(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import builtins\nbuiltins.sum = max",
+        "from fractions import Fraction\nFraction.__add__ = max",
+        "from fractions import Fraction\nFraction.numerator = 3",
+        "setattr(int, 'x', 1)",
+        "exec('1')",
+        "globals()['x'] = 1",
+        "__builtins__['sum'] = max",
+        "().__class__",
+        "import sys",
+        "from sympy.core import sympify as s",
+        "import sympy\nsympy.sys.stdout = None",
+        "import math as _m",
+        "class A: pass",
+        "f()[0] = 1",
+        "def f(:",
+        "del x",
+    ],
+)
+def test_what_reaches_further_is_not(code: str) -> None:
+    assert not is_tame(code)
+
+
+async def test_what_a_wild_step_changed_is_still_changed_for_its_children(sandbox: Sandbox) -> None:
+    steps = await run(sandbox, "import builtins\nbuiltins.sum = max\na = 3", "print(sum((1, 2)))", "print(a)")
+    assert [output for output, _ in steps] == ["", "2", "3"]
+    assert not any(fast for _, fast in steps)
+
+
+def test_variables_come_back_as_they_were_and_the_rest_is_opaque() -> None:
+    plain = {
+        "a": 3, "b": True, "c": 0.5, "d": "word", "e": Fraction(1, 3), "f": (1, (2.0, "x")), "Fraction": Fraction,
+        "g": 2**1000, "h": float("inf"),
+    }  # fmt: skip
+    opaque = {"i": [1], "j": 2**2000, "k": "caf\u00e9", "m": "x" * 3000, "n": (1, [2]), "o": None, "p": abs, "q": 1j}
+    found = decode(json.loads(json.dumps(encode(plain | opaque | {"__name__": "__main__"}))))
+    assert {name: value for name, value in found.items() if value is not OPAQUE} == plain
+    assert {name for name, value in found.items() if value is OPAQUE} == set(opaque)
+    assert [type(found[name]) for name in plain] == [type(value) for value in plain.values()]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [["is", "\ud800"], ["is", 2**9999], ["is", None], ["is"], ["fraction", 1, 0], ["fraction", 2, 4], ["tuple", 1], 7,
+     ["tuple", *[["is", 1]] * 999], {"is": 1}, "is", ["class", 1]],
+)  # fmt: skip
+def test_a_report_that_lies_about_its_form_is_opaque(forged: object) -> None:
+    assert decode({"x": forged}) == {"x": OPAQUE}
