@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, _output, lettered
+from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, lettered, output
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
 CUES = {word for word, _, _ in OPERATIONS} | {"is", "aside", "rate", "percent", "share", "across", "whole", "total"}
-FILLERS = [word for word in WORDS if word not in CUES]
+FILLERS = [word for word in WORDS if word not in CUES | {"no"}]  # `no` tells a slip, see models/proofread_text.py
 SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
 
 
-def document(rng: random.Random) -> tuple[str, str]:
-    """Return one (prompt, response): the sentences without the cue `aside`, restated in order or backwards."""
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage, its steps (comment and code, the question last), and the sentences that do not count."""
+
+    text: str
+    steps: list[tuple[str, str]]
+    asides: list[str]
+    people: list[str]
+
+
+def passage(rng: random.Random, *, longest: int = 11) -> Passage:
+    """Sentences, restated in order or backwards, those with the cue `aside` left out."""
     people = rng.sample(NAMES, rng.choice((1, 2)))
-    lines = [_sentence(rng, people) for _ in range(rng.randint(2, 11))]
+    lines = [_sentence(rng, people) for _ in range(rng.randint(2, longest))]
     if rng.random() < 0.5:
         lines[0] = _note(rng, people)
     backwards = rng.random() < 0.35
@@ -33,16 +44,24 @@ def document(rng: random.Random) -> tuple[str, str]:
     question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
     question = f"{_capital(question)} {'backwards' if backwards else 'forwards'}?"
     lines, question = lettered(lines, question)
-    passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     told = [line for line in lines if line[1]]
+    steps = [(sentence, code) for sentence, code, _ in told]
     if backwards:
-        told = [told[-1], *((f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(told[:-1]))]
-    steps = [f"\n# {sentence}\n{code}\n{fmt.END_OF_STEP}" for sentence, code, _ in told]
-    shown = SHOWN[cue].format(a=order[0].lower(), b=order[-1].lower())
-    steps.append(f"\n# {question}\nprint({shown})\n{fmt.END_OF_CODE}")
-    output = _output(rng)
-    answer = f"\n<answer>The answer is \\boxed{{{output}}}.\n{fmt.END_OF_ANSWER}"
-    return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
+        steps = [steps[-1], *((f"Undo: {sentence}", undo) for sentence, _, undo in reversed(told[:-1]))]
+    steps.append((question, f"print({SHOWN[cue].format(a=order[0].lower(), b=order[-1].lower())})"))
+    text = " ".join([*(sentence for sentence, _, _ in lines), question])
+    return Passage(text, steps, [sentence for sentence, code, _ in lines if not code], people)
+
+
+def document(rng: random.Random) -> tuple[str, str]:
+    """Return one (prompt, response)."""
+    told = passage(rng)
+    steps = [f"\n# {comment}\n{code}\n{fmt.END_OF_STEP}" for comment, code in told.steps[:-1]]
+    comment, code = told.steps[-1]
+    steps.append(f"\n# {comment}\n{code}\n{fmt.END_OF_CODE}")
+    shown = output(rng)
+    answer = f"\n<answer>The answer is \\boxed{{{shown}}}.\n{fmt.END_OF_ANSWER}"
+    return render_prompt(told.text), fmt.CODE + fmt.render("".join(steps), shown) + answer
 
 
 def documents(seed: int) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Pre-trains the tiny base model from scratch on generated text: `make tiny-base`, about 50 minutes on two cores.
 
-The same trainer as SFT, in two stages: short passages until copying works (models/tiny_text.py), then longer ones in
-the shapes of word problems (models/cued_text.py).
+The same trainer as SFT, in three stages: short passages until copying works (models/tiny_text.py), longer ones in the
+shapes of word problems (models/cued_text.py), and those with slips in them (models/proofread_text.py).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import dataclasses
 import shutil
 from itertools import islice
 
-from models import cued_text, tiny_text, train_sft
+from models import cued_text, proofread_text, tiny_text, train_sft
 from models.tiny import tiny_model, train_tokenizer
 from models.training import TrainingConfig, start
 
 STAGES = (  # text, number of documents, learning rate
     (tiny_text.documents, 32_000, 6e-3),
     (cued_text.documents, 60_000, 4e-3),
+    (proofread_text.documents, 20_000, 3e-3),
 )
 
 

@@ -64,9 +64,9 @@ def document(rng: random.Random) -> tuple[str, str]:
     if len(people) == 2 and rng.random() < 0.3:
         shown = f"({people[0].lower()}, {people[1].lower()})"
     steps.append(f"\n# {question}\nprint({shown})\n{fmt.END_OF_CODE}")
-    output = _output(rng)
-    answer = f"\n<answer>The answer is \\boxed{{{output}}}.\n{fmt.END_OF_ANSWER}"
-    return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), output) + answer
+    shown = output(rng)
+    answer = f"\n<answer>The answer is \\boxed{{{shown}}}.\n{fmt.END_OF_ANSWER}"
+    return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), shown) + answer
 
 
 def lettered(lines: list[Line], question: str) -> tuple[list[Line], str]:
@@ -134,6 +134,7 @@ def _words(rng: random.Random, low: int, high: int, among: list[str] | None = No
     return " ".join(words)
 
 
-def _output(rng: random.Random) -> str:
+def output(rng: random.Random) -> str:
+    """What a program might print."""
     n, m = rng.randint(2, 9999), rng.randint(2, 999)
     return rng.choice((f"{n}", f"{m}", f"{m}", f"{n}/{m % 12 + 2}", f"({m}, {n})"))

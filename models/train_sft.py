@@ -9,7 +9,7 @@ write what the sandbox prints. The policy is always trained from the base again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,10 +26,15 @@ from rstar.steps import output_spans
 IGNORE = -100
 
 
-def tokenize(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
-    """Ids of prompt + response + end of text, and labels that leave out the prompt and the sandbox's outputs."""
+Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]  # prompt, response, what of it not to learn
+
+
+def tokenize(
+    tokenizer: Any, prompt: str, response: str, hidden: Sequence[tuple[int, int]] = ()
+) -> dict[str, list[int]]:
+    """Ids of prompt + response + end of text, and labels that leave out the prompt, all outputs and `hidden`."""
     tokens = encode_spans(tokenizer, prompt + response)
-    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in output_spans(response))]
+    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in (*output_spans(response), *hidden))]
     labels = [
         IGNORE if any(low <= start and end <= high for low, high in masked) else token for token, (start, end) in tokens
     ]
@@ -39,10 +44,8 @@ def tokenize(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]
     }
 
 
-def train(
-    config: TrainingConfig, examples: Iterable[tuple[str, str]], *, model: Any = None, tokenizer: Any = None
-) -> None:
-    """Fine-tune `config.base` (or `model`) on (prompt, response) pairs and write the checkpoint `config.out`."""
+def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = None, tokenizer: Any = None) -> None:
+    """Fine-tune `config.base` (or `model`) on prompts and responses and write the checkpoint `config.out`."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -61,7 +64,7 @@ def train(
     training.start(config)
     tokenizer = tokenizer or load_tokenizer(config.base)
     model = model or load_policy(config.base, device=config.device, training=True)
-    rows = [tokenize(tokenizer, prompt, response) for prompt, response in examples]
+    rows = [tokenize(tokenizer, *example) for example in examples]
     kept = [row for row in rows if len(row["input_ids"]) <= config.max_length]
     if not kept:
         raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")

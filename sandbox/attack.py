@@ -20,9 +20,13 @@ from pathlib import Path
 from rstar.protocols import SandboxLost
 from sandbox.pool import Sandbox
 
-WATCHED = (Path("/etc"), Path("/usr/local"), Path.home(), Path.cwd(), Path(tempfile.gettempdir()))
 DEPTH = 2  # folders below the watched ones
 OURS = ("rstar-", "pytest-", "bash_jobs", "tmp")  # what else may come and go in the temporary folder meanwhile
+
+
+def watched() -> tuple[Path, ...]:
+    """The folders of this host that a step has no business with."""
+    return Path("/etc"), Path("/usr/local"), Path.home(), Path.cwd(), Path(tempfile.gettempdir())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Canary:
     def snapshot(self) -> dict[str, tuple[int, int]]:
         """Size and change time of the watched files, those of this process left out."""
         seen = {str(self.file): _state(self.file)}
-        for root in WATCHED:
+        for root in watched():
             seen |= _walk(root, DEPTH)
         return seen
 
@@ -93,22 +97,25 @@ async def attack(sandbox: Sandbox, rows: Iterable[Mapping[str, str]]) -> AsyncIt
         for row in rows:
             before, connections = canary.snapshot(), canary.num_connections
             start = time.monotonic()
-            try:
-                execution = await sandbox.run(None, canary.fill_in(row["code"]))
-                verdict, told, error = execution.verdict.value, execution.output + execution.error, execution.error
-                if execution.checkpoint:
-                    await sandbox.release(execution.checkpoint)
-            except SandboxLost as lost:
-                verdict, told, error = "sandbox_lost", "", str(lost)
+            verdict, output, error = await _try(sandbox, canary.fill_in(row["code"]))
             seconds = time.monotonic() - start
             start = time.monotonic()
-            alive = await sandbox.run(None, "import math\nprint(math.gcd(12, 18))")
-            if alive.checkpoint:
-                await sandbox.release(alive.checkpoint)
-            escapes = canary.escapes(before, connections, told)
-            if alive.output != "6":
+            _, alive, _ = await _try(sandbox, "import math\nprint(math.gcd(12, 18))")
+            escapes = canary.escapes(before, connections, output + error)
+            if alive != "6":
                 escapes.append("the next step was disturbed")
             yield Tried(row["id"], verdict, escapes, error, seconds, time.monotonic() - start)
+
+
+async def _try(sandbox: Sandbox, code: str) -> tuple[str, str, str]:
+    """Verdict, output and error of one step."""
+    try:
+        execution = await sandbox.run(None, code)
+    except SandboxLost as lost:
+        return "sandbox_lost", "", str(lost)
+    if execution.checkpoint:
+        await sandbox.release(execution.checkpoint)
+    return execution.verdict.value, execution.output, execution.error
 
 
 def _walk(folder: Path, depth: int) -> dict[str, tuple[int, int]]:

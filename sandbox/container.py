@@ -142,14 +142,18 @@ class ContainerLink:
         return b"".join(self._log).decode(errors="replace").strip()
 
 
+class NoEngine(UserError):
+    """No Docker engine answers."""
+
+
 def engine() -> Any:
-    """A client of the engine that DOCKER_HOST names; UserError where none answers."""
+    """A client of the engine that DOCKER_HOST names; NoEngine where none answers."""
     try:
         client = docker.from_env(timeout=60)
         client.ping()
     except (DockerException, OSError):
         place = os.environ.get("DOCKER_HOST", "its usual place")
-        raise UserError(
+        raise NoEngine(
             f"sandbox: no Docker engine answers at {place}; start one, set DOCKER_HOST, "
             'or ask for the weaker one with sandbox.provider = "local"'
         ) from None

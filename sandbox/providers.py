@@ -6,12 +6,8 @@ from rstar.protocols import UserError
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 
-PROVIDERS = (
-    "auto",
-    "docker",
-    "gvisor",
-    "local",
-)  # docker and local pass tests/sandbox/test_contract.py; gvisor is untried
+# docker and local pass tests/sandbox/test_contract.py; gvisor is untried.
+PROVIDERS = ("auto", "docker", "gvisor", "local")
 
 
 def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: int | None = None) -> Sandbox:

@@ -23,7 +23,7 @@ def model(small_policy: Path) -> torch.nn.Module:
 def expected(model: torch.nn.Module, prompt: list[list[int]]) -> torch.Tensor:
     """Keys and values of one prompt, computed alone and whole: shape (2, layers, heads, tokens, width)."""
     cache = DynamicCache()
-    model(torch.tensor([sum(prompt, [])]), past_key_values=cache, use_cache=True)
+    model(torch.tensor([[token for piece in prompt for token in piece]]), past_key_values=cache, use_cache=True)
     return torch.stack([torch.stack([getattr(one, kind)[0] for one in cache.layers]) for kind in ("keys", "values")])
 
 

@@ -33,6 +33,10 @@ def test_prompt_and_output_stay_out_of_the_loss(small_policy: Path) -> None:
     learned = tokenizer.decode([token for token in row["labels"] if token != IGNORE])
     assert learned == RESPONSE.replace("\n<output>34<end_of_output>", "") + tokenizer.eos_token
     assert tokenizer.decode(row["input_ids"]) == render_prompt(QUESTION) + RESPONSE + tokenizer.eos_token
+    first = RESPONSE.index("<end_of_step>") + len("<end_of_step>")
+    partly = tokenize(tokenizer, render_prompt(QUESTION), RESPONSE, [(0, first)])
+    assert tokenizer.decode([token for token in partly["labels"] if token != IGNORE]) == learned[first:]
+    assert partly["input_ids"] == row["input_ids"]
 
 
 async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ SOLVE = "from sympy import symbols, solve\nx = symbols('x')\nroot = solve(x**2 -
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", num_workers=1) as opened:
+    async with open_sandbox("local", workers=1) as opened:
         yield opened
 
 
