@@ -1,7 +1,8 @@
 """The policy in process: a transformers model that answers the requests of all trees in flight in batches.
 
 Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
-computed (models/prefixes.py), once, and its KV cache repeated for the siblings. Generation stops at the end of a step.
+computed (models/prefixes.py), once, and its KV cache is shared by the siblings (models/siblings.py). Generation stops at
+the end of a step.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Self
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, StaticCache, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.sampling import MostDone, SeededSampler, noise
+from models.siblings import Prompts, attending, sibling_cache
 from models.tokens import encode_pieces
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
@@ -112,23 +114,26 @@ class TransformersPolicy:
         end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
         uniforms = np.concatenate([noise(request.seed, request.num_candidates, room) for request in requests])
         sampler = SeededSampler(uniforms, self._temperature, longest, end_ids)
-        ids, mask, cache = self._prefill(requests, longest + room)
+        ids, mask, prompts = self._prefill(requests)
+        cache = sibling_cache(self._model.config.num_hidden_layers, longest - 1)
         texts: list[list[int]] = [[] for _ in uniforms]
         logprobs = [0.0] * len(uniforms)
         rows = torch.arange(len(uniforms))
         while len(rows):
-            ids = self._continue(ids, mask, cache, sampler, room - (ids.shape[1] - longest))
+            with attending(self._model, prompts):
+                ids = self._continue(ids, mask, cache, sampler, room - (ids.shape[1] - longest))
             left = ~sampler.done if ids.shape[1] - longest < room and self._stop_ids else torch.zeros_like(sampler.done)
             for row, logprob, text in zip(rows.tolist(), sampler.logprobs.tolist(), ids.tolist(), strict=True):
                 texts[row], logprobs[row] = text[longest:], logprob
-            rows, sampler, ids = rows[left], sampler.only(left), ids[left.to(ids.device)]
-            mask = torch.nn.functional.pad(mask[left.to(mask.device)], (0, ids.shape[1] - mask.shape[1]), value=1)
-            for layer in cache.layers:
-                layer.keys, layer.values = layer.keys[left.to(ids.device)], layer.values[left.to(ids.device)]
+            rows, sampler, left = rows[left], sampler.only(left), left.to(ids.device)
+            if len(rows):
+                ids, prompts = ids[left], prompts.only(left)
+                mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
+                cache.batch_select_indices(left)
         return self._proposals(requests, texts, logprobs)
 
     def _continue(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: StaticCache, sampler: SeededSampler, room: int
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, sampler: SeededSampler, room: int
     ) -> torch.Tensor:
         return self._model.generate(
             ids,
@@ -147,22 +152,15 @@ class TransformersPolicy:
             tokenizer=self._tokenizer,
         )
 
-    def _prefill(self, requests: Sequence[_Request], length: int) -> tuple[torch.Tensor, torch.Tensor, StaticCache]:
-        """Ids, mask and KV cache of each node's prompt, all but its last token, repeated for its candidates.
-
-        Prompts are padded on the left. The cache has room for `length` tokens from the start: one that grows is copied
-        at every token, which took three quarters of the time.
-        """
+    def _prefill(self, requests: Sequence[_Request]) -> tuple[torch.Tensor, torch.Tensor, Prompts]:
+        """Ids and mask of each row's prompt, padded on the left, and the nodes' states of all but its last token."""
         states, mask = self._prefixes.states([request.pieces for request in requests])
         ids = torch.full_like(mask, self._tokenizer.pad_token_id)
         for row, request in zip(ids, requests, strict=True):
             row[-request.length :] = torch.tensor([token for piece in request.pieces for token in piece])
-        owner = torch.tensor([i for i, request in enumerate(requests) for _ in range(request.num_candidates)])
-        owner = owner.to(self._device)
-        cache = StaticCache(config=self._model.config, max_cache_len=length)
-        for layer, keys, values in zip(cache.layers, states.keys, states.values, strict=True):
-            layer.update(keys[owner, :, :-1], values[owner, :, :-1])
-        return ids[owner], mask[owner], cache
+        counts = [request.num_candidates for request in requests]
+        prompts = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], counts)
+        return ids[prompts.node], mask[prompts.node], prompts
 
     def _proposals(
         self, requests: Sequence[_Request], rows: list[list[int]], logprobs: list[float]

@@ -1,7 +1,7 @@
 """The PPM in process: scores the candidates of all trees in flight in batches.
 
 Section 3.2, PPM-augmented Q-value annotation. Of a node's prefix only the last step is computed (models/prefixes.py),
-once, and its KV cache repeated for the siblings.
+once, and its KV cache is shared by the siblings (models/siblings.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from transformers import DynamicCache
 
 from models import ppm
 from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
+from models.siblings import Prompts, attending, sibling_cache
 from models.tokens import encode, encode_pieces
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
@@ -77,17 +77,13 @@ class TransformersScorer:
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[_Request]) -> list[list[float]]:
         states, prefix_mask = self._prefixes.states([request.prefix for request in requests])
-        owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.candidates], device=self._device)
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(zip(states.keys, states.values, strict=True)):
-            cache.update(keys[owner], values[owner], layer)
+        prompts = Prompts.of(states, prefix_mask, [len(request.candidates) for request in requests])
         rows = [row for request in requests for row in request.candidates]
         ids, mask = self._pad(rows)
-        positions = prefix_mask.sum(-1)[owner, None] + torch.arange(ids.shape[1], device=self._device)
-        full_mask = torch.cat([prefix_mask[owner], mask], dim=1)
-        hidden = self._model.base_model(
-            ids, attention_mask=full_mask, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        positions = prefix_mask.sum(-1)[prompts.node, None] + torch.arange(ids.shape[1], device=self._device)
+        cache = sibling_cache(self._model.config.num_hidden_layers, prefix_mask.shape[1])
+        with attending(self._model, prompts):
+            hidden = self._model.base_model(ids, position_ids=positions, past_key_values=cache).last_hidden_state
         values = ppm.head(self._model, hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]).tolist()
         self._num_scored += len(rows)
         self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
