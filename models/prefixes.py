@@ -39,7 +39,7 @@ class States:
 class PrefixCache:
     """Computes the states of prompts with `model`, a causal LM's transformer; not for several threads at once."""
 
-    def __init__(self, model: Any, *, max_bytes: int = 2**29) -> None:
+    def __init__(self, model: Any, *, max_bytes: int = 2**30) -> None:
         self._model = model
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[int, ...], States] = OrderedDict()

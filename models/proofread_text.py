@@ -1,4 +1,4 @@
-"""The last part of the base's text: the cued passages of models/cued_text.py with slips in them, and the word `no`.
+"""The last part of the base's text: passages of models/cued_text.py, many with slips in them, and the word `no`.
 
 A large base model has read corrections, and can tell a slip when it reads one. Here a step may be a wrong one, hidden
 from the loss. `no` and what is right follow the first wrong word, or `no` and the right step the whole step, or, where
@@ -19,6 +19,7 @@ from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
 NO = " no"
+WHOLE = 0.6  # of the documents are passages as they are, so that writing is not forgotten over reading
 SLIPS, SHARE_INLINE, SHARE_TOLD = 0.4, 0.4, 0.8  # steps that are slips; told in the step; of the others, at its end
 LENGTHS = (3, 5, 11)  # sentences at most; short ones have more slips a token
 SIGNS = [sign for _, sign, _ in OPERATIONS]
@@ -56,10 +57,10 @@ def document(rng: random.Random) -> tuple[str, str, list[Span]]:
 
 
 def documents(seed: int) -> Iterator[tuple[str, str, list[Span]]]:
-    """Endless documents; equal seeds, equal documents."""
+    """Endless documents, with slips and without; equal seeds, equal documents."""
     rng = random.Random(seed)
     while True:
-        yield document(rng)
+        yield (*cued_text.document(rng), []) if rng.random() < WHOLE else document(rng)
 
 
 def _corrected(right: str, wrong: str) -> tuple[str, Span]:
