@@ -1,8 +1,8 @@
 """The policy in process: a transformers model that answers the requests of all trees in flight in batches.
 
 Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
-computed (models/prefixes.py), once, and its KV cache is shared by the siblings (models/siblings.py). Generation stops at
-the end of a step.
+computed (models/prefixes.py), once, and the siblings share its KV cache (models/siblings.py). Generation stops at the
+end of a step.
 """
 
 from __future__ import annotations
