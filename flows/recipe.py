@@ -81,6 +81,8 @@ class SearchSection(Section):
     exploration: Positive = 2.0
     max_depth: Count = 16
     max_in_flight: Count = 64  # trees of a shard that are searched at once
+    max_tokens_in_flight: Count | None = None  # asked of the policy at once, prompts included; None: any number
+    rollouts_in_flight: Count = 1  # of one tree; more than one, with virtual losses, gives other trees
 
 
 class RoundSection(Section):
