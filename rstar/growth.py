@@ -6,6 +6,7 @@ that several nodes can be asked about at once; adding is one step without an awa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -113,3 +114,10 @@ class Growth:
         if candidate.answer is None or not self.annotation.sees_truth:
             return None
         return await self.answers(candidate.answer, self.tree.problem.answer)
+
+
+async def cancel(tasks: Sequence[asyncio.Task[list[Offspring]]]) -> None:
+    """End expansions that nobody waits for any more, and see them end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rstar.annotation import DEAD_END_VALUE, Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
-from rstar.growth import Growth, Offspring
+from rstar.growth import Growth, Offspring, cancel
 from rstar.growth import expansion_seed as expansion_seed
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.selection import select
@@ -149,7 +149,7 @@ class _Search:
                 else:
                     line.append(self._advance(rollout, losses))
         finally:
-            await _cancel([rollout.expansion for rollout in line if rollout.expansion is not None])
+            await cancel([rollout.expansion for rollout in line if rollout.expansion is not None])
 
     def _advance(self, rollout: _Rollout, losses: VirtualLoss) -> _Rollout:
         """Go down to the next node that is not expanded, and ask for its candidates."""
@@ -188,9 +188,3 @@ class _Search:
             above = above.parent
         node.closed = True
         close_upwards(node.parent)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[list[Offspring]]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
