@@ -164,6 +164,8 @@ def examination(recipe: Recipe, round: int | None = None) -> Examination:
         seed=recipe.run.seed,
         top_k=spec.top_k,
         majority=spec.majority,
+        methods=tuple(spec.methods),
+        beam_width=spec.beam_width,
         num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
         max_in_flight=recipe.search.max_in_flight,
     )
