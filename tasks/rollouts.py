@@ -20,7 +20,7 @@ from store import files, journal, shards
 from store.journal import FileJournal
 from store.layout import Run
 from tasks.admission import AdmittedPolicy
-from tasks.crowd import crowd
+from tasks.crowd import collect_seldom, crowd
 from tasks.engines import Engines, Models, Sandbox, opened
 from tasks.phases import Phase, finished, peak_memory_bytes
 from tasks.problems import shard_problems
@@ -56,6 +56,7 @@ async def search_problems(
     if files.exists(summary_of(run, round, shard)) and files.exists(run.nodes(round, shard)):
         journal.discard(journal_of(run, round, shard))
         return shard_counts(run, round, shard)
+    collect_seldom()
     problems = shard_problems(run, round, shard, num_shards)
     start = time.monotonic()
     stage = Stage(f"search {shard + 1}/{num_shards}", round, len(problems))
