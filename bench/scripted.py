@@ -14,6 +14,7 @@ from rstar.protocols import Execution, Proposal, Verdict
 from rstar.steps import END_OF_ANSWER, END_OF_CODE, StepKind, kind_of
 
 MEAN_STEPS = 5
+LIMIT = 2048.0  # tokens of a candidate
 
 
 async def at_once() -> None:
@@ -90,14 +91,19 @@ def number(*parts: object) -> int:
 class Latencies:
     """Times of a GPU server and a sandbox, in seconds; a hash of the request, so that no scheduler is luckier.
 
-    A candidate's tokens are log-normal (median 45, sigma 0.7), one in 150 runs on to 2048; a request lasts as long as
-    its longest candidate, at 20 ms a token, and 50 ms for the prompt. Scoring a group: log-normal, median 40 ms.
-    A step of code: log-normal, median 8 ms, one in 200 runs into the limit of 2 s.
+    A candidate's tokens are log-normal (median 45, sigma 0.7), and a share of `runaways` goes on to 2048; a request
+    lasts as long as its longest candidate, at 20 ms a token, and 50 ms for the prompt. Scoring a group: log-normal,
+    median 40 ms. A step of code: log-normal, median 8 ms, one in 200 runs into the limit of 2 s.
     """
+
+    def __init__(self, runaways: float) -> None:
+        self._runaways = runaways
 
     def propose(self, seed: int, num_candidates: int) -> float:
         rng = random.Random(seed)
-        tokens = [2048.0 if rng.random() < 1 / 150 else rng.lognormvariate(3.8, 0.7) for _ in range(num_candidates)]
+        tokens = [
+            2048.0 if rng.random() < self._runaways else rng.lognormvariate(3.8, 0.7) for _ in range(num_candidates)
+        ]
         return 0.05 + 0.02 * min(2048.0, max(tokens))
 
     def score(self, *asked: object) -> float:
@@ -114,10 +120,10 @@ Pause = Callable[[str, float], Awaitable[None]]  # kind of request, seconds of o
 class Simulated(Scripted):
     """The same answers, after the time that `pause` takes for them."""
 
-    def __init__(self, pause: Pause) -> None:
+    def __init__(self, pause: Pause, runaways: float) -> None:
         super().__init__()
         self._pause = pause
-        self._latencies = Latencies()
+        self._latencies = Latencies(runaways)
 
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int

@@ -30,10 +30,10 @@ async def crowd(work: Callable[[Item], Awaitable[Result]], items: Iterable[Item]
 def collect_seldom() -> None:
     """Have the garbage collector of this process look less often at what a large crowd holds.
 
-    Thousands of trees are millions of objects, none of them garbage: at the default it takes half of a search's CPU
-    to find that out. Cycles of garbage still go, after a million more objects at the latest.
+    Thousands of trees are millions of objects, none of them garbage: at the default it takes nearly half of a search's
+    CPU to find that out. Cycles of garbage still go, after two million more objects or so.
     """
-    gc.set_threshold(5_000, 10, 20)
+    gc.set_threshold(200_000, 5, 2)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
