@@ -170,9 +170,8 @@ def print_in_flight() -> None:
         settings = replace(COMPARED, num_rollouts=16, rollouts_in_flight=at_once)
         trees, seconds = run_virtually(grow(engines, 16, settings), VirtualLoop())
         answers = [node.correct for tree in trees for node in tree.nodes if node.terminal]
-        print(
-            f"| {at_once} | {engines.num_expansions:,} | {answers.count(True)} | {answers.count(False)} | {seconds:,.1f} |"
-        )
+        right, wrong = answers.count(True), answers.count(False)
+        print(f"| {at_once} | {engines.num_expansions:,} | {right} | {wrong} | {seconds:,.1f} |")
 
 
 def main() -> None:
