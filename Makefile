@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-grading tiny-base clean
+.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-grading tiny-base clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
@@ -20,7 +20,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: bench-sandbox bench-determinism bench-demo
+bench: bench-sandbox bench-search bench-determinism bench-demo
 
 bench-demo: $(STAMP)  # the demo's claims over three seeds: about 40 minutes
 	$(BIN)/python -m bench.demo_seeds $(ARGS)
@@ -30,6 +30,9 @@ bench-determinism: $(STAMP)  # the same command twice, and 1 shard against 7
 
 bench-sandbox: $(STAMP)
 	$(BIN)/python -m bench.sandbox_bench $(ARGS)
+
+bench-search: $(STAMP)  # what a tree costs, and ours against lockstep in simulated time: no models; about 10 minutes
+	$(BIN)/python -m bench.search_bench $(ARGS)
 
 bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 	$(BIN)/python bench/grading.py $(ARGS)

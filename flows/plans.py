@@ -140,6 +140,7 @@ def settings(recipe: Recipe, num_rollouts: int, num_candidates: int, annotation:
         max_depth=recipe.search.max_depth,
         exploration=recipe.search.exploration,
         annotation=annotation,
+        rollouts_in_flight=recipe.search.rollouts_in_flight,
     )
 
 
@@ -151,6 +152,7 @@ def effort(recipe: Recipe, round: int) -> Effort:
         more_rollouts=tuple(count for count in (spec.hard_rollouts, *spec.unsolved_rollouts) if count),
         extra_trees=spec.extra_trees,
         max_in_flight=recipe.search.max_in_flight,
+        max_tokens_in_flight=recipe.search.max_tokens_in_flight,
     )
 
 
@@ -162,6 +164,8 @@ def examination(recipe: Recipe, round: int | None = None) -> Examination:
         seed=recipe.run.seed,
         top_k=spec.top_k,
         majority=spec.majority,
+        methods=tuple(spec.methods),
+        beam_width=spec.beam_width,
         num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
         max_in_flight=recipe.search.max_in_flight,
     )

@@ -54,10 +54,7 @@ class ProblemsSection(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> Self:
-        for split, by_level, file in (
-            ("train", self.train, self.train_file),
-            ("test", self.test, self.test_file),
-        ):
+        for split, by_level, file in (("train", self.train, self.train_file), ("test", self.test, self.test_file)):
             if bool(sum(by_level.values())) == bool(file):
                 raise ValueError(f"give either {split} (counts by level) or {split}_file, one of them")
         return self
@@ -81,6 +78,8 @@ class SearchSection(Section):
     exploration: Positive = 2.0
     max_depth: Count = 16
     max_in_flight: Count = 64  # trees of a shard that are searched at once
+    max_tokens_in_flight: Count | None = None  # asked of the policy at once, prompts included; None: any number
+    rollouts_in_flight: Count = 1  # of one tree; more than one, with virtual losses, gives other trees
 
 
 class RoundSection(Section):
@@ -156,6 +155,8 @@ class EvaluationSection(Section):
     top_k: Count | None = None  # best trajectories with a weighted vote; None: all
     temperature: Positive = 1.0
     majority: bool = True  # over as many tokens as the search used
+    methods: list[Literal["best_of_n", "beam"]] = []  # further ones, beside the search
+    beam_width: Count = 4  # trajectories that the beam keeps
     system_problems: CountOrNone | None = None  # asked of the whole system in all rounds but the last; None: all
     base: bool = True  # row 0 of the tables
     pair_problems: CountOrNone = 60  # held-out problems the fixed preference pairs come from

@@ -111,6 +111,7 @@ METRICS = {
     "pass@1": "policy",
     "majority": "majority",
     "best_of_n": "best of n",
+    "beam": "beam search",
     "system": "system",
     "system_majority": "system, majority",
     "system_weighted": "system, weighted majority",

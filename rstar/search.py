@@ -7,29 +7,38 @@ Raises InfrastructureError where the policy, scorer or sandbox died; wrong answe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from rstar.annotation import DEAD_END_VALUE, Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
-from rstar.expansion import Candidate, distinct, execute, merge_answers
+from rstar.growth import Growth, Offspring, cancel
+from rstar.growth import expansion_seed as expansion_seed
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.selection import select
-from rstar.steps import StepKind, StepReader, read_step, render
+from rstar.steps import StepReader, read_step
 from rstar.tree import Node, Tree, close_upwards
+from rstar.virtual_loss import VirtualLoss
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """What a recipe sets (Section 4.1, "Data generation"); `exploration` is UCT's c."""
+    """What a recipe sets (Section 4.1, "Data generation"); `exploration` is UCT's c.
+
+    With more than one of `rollouts_in_flight` a tree's rollouts overlap, kept apart by virtual losses: other trees
+    than one after the other, but the same ones each time.
+    """
 
     num_rollouts: int
     num_candidates: int
     max_depth: int = 16
     exploration: float = 2.0
     annotation: Annotation = Annotation.TERMINAL
+    rollouts_in_flight: int = 1
 
 
 async def search(
@@ -53,118 +62,122 @@ async def search(
         read_step: the step format; the one of `rstar.steps` unless told otherwise.
     """
     tree = tree or Tree.start(problem, seed)
-    run = _Search(tree, policy, Checkpoints(executor), Equivalence(judge), scorer, settings, read_step)
+    checkpoints = Checkpoints(executor)
+    growth = Growth(
+        tree, policy, checkpoints, Equivalence(judge), scorer, settings.annotation, settings.num_candidates,
+        settings.max_depth, read_step,
+    )  # fmt: skip
+    run = _Search(growth, settings.exploration)
     first = tree.num_rollouts
+    numbers = iter(range(first, first + settings.num_rollouts))
+    at_once = settings.rollouts_in_flight
     try:
-        for rollout in range(first, first + settings.num_rollouts):
-            if tree.root.closed:
-                break
-            end = await run.rollout(rollout)
-            if on_rollout:
-                on_rollout(tree, end)
+        async with aclosing(run.overlapping(numbers, at_once) if at_once > 1 else run.in_turn(numbers)) as ends:
+            async for end in ends:
+                if on_rollout:
+                    on_rollout(tree, end)
     finally:
-        await run.checkpoints.release_all(tree.nodes)
+        await checkpoints.release_all(tree.nodes)
     return tree
 
 
-def expansion_seed(tree_seed: int, question: str, prefix: list[str]) -> int:
-    """A hash of (tree seed, question, prefix), so that no expansion depends on when another was answered."""
-    digest = blake2b(digest_size=8)
-    for part in (str(tree_seed), question, *prefix):
-        digest.update(f"{len(part)}:".encode())
-        digest.update(part.encode(errors="surrogatepass"))
-    return int.from_bytes(digest.digest(), "big") >> 1  # fits a signed 64-bit column
+@dataclass(slots=True)
+class _Rollout:
+    """A rollout under way: the nodes it has entered, the last of which is being expanded."""
+
+    number: int
+    path: list[Node]
+    expansion: asyncio.Task[list[Offspring]] | None = None
 
 
 @dataclass(slots=True)
 class _Search:
-    """One tree and what it is searched with."""
+    """One tree's rollouts."""
 
-    tree: Tree
-    policy: Policy
-    checkpoints: Checkpoints
-    answers: Equivalence
-    scorer: StepScorer | None
-    settings: SearchSettings
-    read_step: StepReader
+    growth: Growth
+    exploration: float
 
-    def __post_init__(self) -> None:
-        if self.settings.annotation.needs_scorer and self.scorer is None:
-            raise ValueError(f"annotation {self.settings.annotation.value!r} needs a scorer")
+    @property
+    def root(self) -> Node:
+        return self.growth.tree.root
 
-    async def rollout(self, rollout: int) -> Node:
+    async def in_turn(self, numbers: Iterator[int]) -> AsyncGenerator[Node, None]:
+        """Rollouts one after the other; yields the node where each ended."""
+        for number in numbers:
+            if self.root.closed:
+                return
+            yield await self.rollout(number)
+
+    async def rollout(self, number: int) -> Node:
         """One descent from the root; returns the node where it ended."""
-        node = self.tree.root
+        node = self.root
         while True:
             if not node.expanded:
-                made_terminal = await self._expand(node, rollout)
-                if not node.children:
-                    self._dead_end(node)
-                if made_terminal or node.dead_end:
-                    node.ended = rollout
+                offspring = await self.growth.offspring(node)
+                ended = self._settle(node, offspring, number)
+                await self.growth.release_spent(node)
+                if ended:
                     return node
-            node = select(node, exploration=self.settings.exploration)
+            node = select(node, exploration=self.exploration)
 
-    async def _expand(self, node: Node, rollout: int) -> bool:
-        """Propose, execute, merge, score and back up; says whether a terminal child was made."""
-        if self._at_max_depth(node):
-            return False
-        prefix = node.prefix()
-        candidates = await self._propose(node, prefix)
-        await execute(candidates, node, self.checkpoints)
-        candidates = await merge_answers(candidates, self.answers)
-        scores = await self._score(prefix, [candidate for candidate in candidates if candidate.valid])
-        corrects = [await self._correct(candidate) for candidate in candidates]
-        for candidate, correct in zip(candidates, corrects, strict=True):
-            self._add(node, candidate, scores.get(candidate.index), correct, rollout)
-        node.expanded = True
-        for child in node.children:
-            if child.terminal:
-                value = self.settings.annotation.terminal_value(correct=child.correct, score=child.ppm_score)
-                self._close(child, value)
-        await self._release_spent(node)
-        return any(child.terminal for child in node.children)
+    async def overlapping(self, numbers: Iterator[int], at_once: int) -> AsyncGenerator[Node, None]:
+        """Up to `at_once` rollouts at a time; yields the node where each ended.
 
-    async def _propose(self, node: Node, prefix: list[str]) -> list[Candidate]:
-        question = self.tree.problem.question
-        proposals = await self.policy.propose(
-            question,
-            prefix,
-            num_candidates=self.settings.num_candidates,
-            seed=expansion_seed(self.tree.seed, question, prefix),
-        )
-        return distinct(proposals, previous=node.kind, read_step=self.read_step)
+        Expansions are asked for at once but join the tree in the order in which they were begun, whichever is
+        answered first: so the tree hangs on the seed alone.
+        """
+        losses, line = VirtualLoss(), deque[_Rollout]()
+        try:
+            while True:
+                while len(line) < at_once and losses.admits(self.root):
+                    if (number := next(numbers, None)) is None:
+                        break
+                    line.append(self._advance(_Rollout(number, []), losses))
+                if not line:
+                    return
+                rollout = line[0]
+                assert rollout.expansion is not None
+                offspring = await rollout.expansion
+                line.popleft()
+                node = rollout.path[-1]
+                ended = self._settle(node, offspring, rollout.number)
+                losses.unblock(node)
+                await self.growth.release_spent(node)
+                if ended:
+                    losses.take_back(rollout.path)
+                    yield node
+                else:
+                    line.append(self._advance(rollout, losses))
+        finally:
+            await cancel([rollout.expansion for rollout in line if rollout.expansion is not None])
 
-    async def _score(self, prefix: list[str], candidates: list[Candidate]) -> dict[int, float]:
-        """The PPM's scores by candidate index; siblings go in one request."""
-        if self.scorer is None or not self.settings.annotation.needs_scorer or not candidates:
-            return {}
-        steps = [render(candidate.proposal.text, candidate.execution.output) for candidate in candidates]
-        scores = await self.scorer.score(self.tree.problem.question, prefix, steps)
-        return {candidate.index: score for candidate, score in zip(candidates, scores, strict=True)}
+    def _advance(self, rollout: _Rollout, losses: VirtualLoss) -> _Rollout:
+        """Go down to the next node that is not expanded, and ask for its candidates."""
+        node = losses.select(rollout.path[-1], exploration=self.exploration) if rollout.path else self.root
+        while True:
+            rollout.path.append(node)
+            losses.enter(node)
+            if not node.expanded:
+                break
+            node = losses.select(node, exploration=self.exploration)
+        losses.block(node)
+        rollout.expansion = asyncio.create_task(self.growth.offspring(node))
+        return rollout
 
-    async def _correct(self, candidate: Candidate) -> bool | None:
-        if candidate.answer is None or not self.settings.annotation.sees_truth:
-            return None
-        return await self.answers(candidate.answer, self.tree.problem.answer)
-
-    def _add(self, parent: Node, candidate: Candidate, score: float | None, correct: bool | None, rollout: int) -> None:
-        visits, value_sum = 0, 0.0
-        if candidate.valid and candidate.answer is None:
-            visits, value_sum = self.settings.annotation.initial_value(score)
-        self.tree.add(
-            parent,
-            visits=visits,
-            value_sum=value_sum,
-            ppm_score=score,
-            correct=correct,
-            rollout=rollout,
-            **candidate.node_fields(),
-        )
-
-    def _dead_end(self, node: Node) -> None:
-        node.dead_end = True
-        self._close(node, DEAD_END_VALUE)
+    def _settle(self, node: Node, offspring: Sequence[Offspring], rollout: int) -> bool:
+        """Add and back up what an expansion gave; says whether the rollout ended here."""
+        growth = self.growth
+        growth.add(node, offspring, rollout)
+        terminals = [child for child in node.children if child.terminal]
+        for child in terminals:
+            self._close(child, growth.annotation.terminal_value(correct=child.correct, score=child.ppm_score))
+        if not node.children:
+            node.dead_end = True
+            self._close(node, DEAD_END_VALUE)
+        if terminals or node.dead_end:
+            node.ended = rollout
+            return True
+        return False
 
     def _close(self, node: Node, value: float) -> None:
         """Back up a terminal or a dead end, once, and close whatever it leaves without an open child."""
@@ -175,11 +188,3 @@ class _Search:
             above = above.parent
         node.closed = True
         close_upwards(node.parent)
-
-    async def _release_spent(self, node: Node) -> None:
-        """Give back what no step will continue: each node is expanded once, and only below the maximum depth."""
-        leaves = (child for child in node.children if child.kind is StepKind.LAST_CODE or self._at_max_depth(child))
-        await self.checkpoints.release([node, *leaves])
-
-    def _at_max_depth(self, node: Node) -> bool:
-        return node.depth >= self.settings.max_depth

@@ -10,11 +10,15 @@ import math
 from rstar.tree import Node
 
 
-def uct(child: Node, num_parent_visits: int, *, exploration: float) -> float:
+def ucb(visits: int, value_sum: float, num_parent_visits: int, *, exploration: float) -> float:
     """Infinite before the first visit: the reference gives an unvisited child no exploration at all."""
-    if child.visits == 0:
+    if visits == 0:
         return math.inf
-    return child.q + exploration * math.sqrt(math.log(max(1, num_parent_visits)) / child.visits)
+    return value_sum / visits + exploration * math.sqrt(math.log(max(1, num_parent_visits)) / visits)
+
+
+def uct(child: Node, num_parent_visits: int, *, exploration: float) -> float:
+    return ucb(child.visits, child.value_sum, num_parent_visits, exploration=exploration)
 
 
 def select(node: Node, *, exploration: float) -> Node:

@@ -23,6 +23,7 @@ STOP_STRINGS = (END_OF_STEP, END_OF_CODE, END_OF_ANSWER)
 MARKERS = (CODE, *STOP_STRINGS, OUTPUT, END_OF_OUTPUT, ANSWER)
 
 _MARKER = re.compile("|".join(MARKERS))
+_MARKER_KEPT = re.compile(f"({_MARKER.pattern})")  # split by it, markers are parts too
 _STOP = re.compile("|".join(STOP_STRINGS))
 _OUTPUT_BLOCK = re.compile(rf"(?<={END_OF_CODE})\s*{OUTPUT}.*?{END_OF_OUTPUT}", re.DOTALL)
 _STEP = re.compile(
@@ -156,7 +157,7 @@ def output_spans(text: str) -> list[tuple[int, int]]:
 
 def normalized(text: str) -> str:
     """The text with white space normalised; indentation is kept, because in Python it is not only white space."""
-    lines = _MARKER.sub(r"\n\g<0>\n", text).splitlines()
+    lines = "\n".join(_MARKER_KEPT.split(text)).splitlines()
     return "\n".join([_normalized_line(line) for line in lines if line and not line.isspace()])
 
 

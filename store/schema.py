@@ -208,11 +208,16 @@ EVALUATIONS = Table(
     (
         _RUN,
         _ROUND,
-        Column("metric", STRING, "pass@1, majority, system, system_majority, system_weighted, or ppm_pairs."),
+        Column(
+            "metric",
+            STRING,
+            "pass@1, majority, best_of_n, beam, system, system_majority, system_weighted, or ppm_pairs.",
+        ),
         Column(
             "num_trajectories",
             INT,
-            "Rollouts of the search, or for majority of the search whose tokens it spends; 1 for pass@1.",
+            "Rollouts of the search, or for majority of the search whose tokens it spends; the beam's width; "
+            "1 for pass@1.",
         ),
         _PROBLEM,
         Column("sample", INT, "Which attempt, or pair, of the problem, from 0."),

@@ -12,10 +12,12 @@ from typing import Any
 
 from prefect import task
 
+from rstar.beam import BeamSettings, beam_search
 from rstar.equivalence import Equivalence
 from rstar.protocols import Problem
+from rstar.sampling import scored
 from rstar.search import SearchSettings
-from rstar.thinking import think
+from rstar.thinking import Thought, conclude, think
 from store import files, shards
 from store.layout import Run
 from tasks.crowd import crowd
@@ -26,7 +28,7 @@ from tasks.problems import read_problems
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
 from tasks.rollouts import tree_seed
-from tasks.sampling import sample, sample_tokens
+from tasks.sampling import sample, sample_many, sample_tokens
 from tasks.synthesis import majority
 
 Row = dict[str, Any]
@@ -40,6 +42,8 @@ class Examination:
     seed: int
     top_k: int | None = None  # trajectories with a weighted vote; None: all
     majority: bool = True
+    methods: tuple[str, ...] = ()  # further ones beside the search: names of METHODS
+    beam_width: int = 4  # of the method `beam`
     num_system: int | None = None  # problems that the whole system is asked; None: all
     max_in_flight: int = 64
 
@@ -67,7 +71,7 @@ async def evaluate(
     return phase.counts
 
 
-SAMPLED = ("pass@1", "system", "majority")  # each token is counted once
+SAMPLED = ("pass@1", "system", "majority", "best_of_n", "beam")  # each token is counted once
 
 
 async def examine(
@@ -88,6 +92,7 @@ async def examine(
         rows = await think_about(problem, engines, models, exam)
         if exam.majority:
             rows.append(await vote(problem, engines, models, exam, budget=rows[0]["num_tokens"]))
+        rows += [await METHODS[name](problem, engines, models, exam) for name in exam.methods]
         await stage.advance(note="System 2")
         return rows
 
@@ -132,6 +137,42 @@ async def vote(problem: Problem, engines: Engines, models: Models, exam: Examina
     num_tokens = sum(each.num_tokens for each in samples)
     row = _row(problem, "majority", models.policy_print, answer, correct, num_tokens, start=start)
     return row | {"num_trajectories": exam.settings.num_rollouts}
+
+
+async def best_of_n(problem: Problem, engines: Engines, models: Models, exam: Examination) -> Row:
+    """Draw as many trajectories as the search has rollouts, and answer by the PPM's best score of a last step."""
+    assert engines.scorer is not None
+    start = time.monotonic()
+    count, depth = exam.settings.num_rollouts, exam.settings.max_depth
+    samples = await sample_many(problem, engines, count, max_depth=depth, seed=exam.seed + 1)
+    thoughts = await scored(problem.question, samples, engines.scorer)
+    num_tokens = sum(each.num_tokens for each in samples)
+    return await _answered(problem, "best_of_n", engines, models, thoughts, num_tokens, count, start=start)
+
+
+async def beam(problem: Problem, engines: Engines, models: Models, exam: Examination) -> Row:
+    """Search with a beam instead of a tree."""
+    start = time.monotonic()
+    settings = BeamSettings(exam.beam_width, exam.settings.num_candidates, exam.settings.max_depth)
+    seed = tree_seed(exam.seed, problem.id, 0)
+    unlabelled = replace(problem, answer="")
+    _, thoughts, tree = await beam_search(unlabelled, **engines.for_search(), settings=settings, seed=seed)
+    return await _answered(problem, "beam", engines, models, thoughts, tree.num_tokens, exam.beam_width, start=start)
+
+
+METHODS = {"best_of_n": best_of_n, "beam": beam}
+
+
+async def _answered(
+    problem: Problem, metric: str, engines: Engines, models: Models, thoughts: list[Thought], num_tokens: int,
+    num_trajectories: int, *, start: float,
+) -> Row:  # fmt: skip
+    """Grade the thought with the best score."""
+    answer = (await conclude(thoughts, judge=engines.judge)).best
+    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer)
+    row = _row(problem, metric, models.fingerprint, answer, correct, num_tokens, start=start)
+    score = max((thought.score for thought in thoughts), default=None)
+    return row | {"num_trajectories": num_trajectories, "score": score}
 
 
 async def examine_ppm(run: Run, models: Models) -> list[Row]:

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 
 from prefect import task
 
+from rstar.journal import Journal, JournalledPolicy, JournalledScorer
 from rstar.protocols import Problem
 from rstar.search import SearchSettings, search
 from rstar.tree import Tree
-from store import files, shards
+from store import files, journal, shards
+from store.journal import FileJournal
 from store.layout import Run
-from tasks.crowd import crowd
+from tasks.admission import AdmittedPolicy
+from tasks.crowd import collect_seldom, crowd
 from tasks.engines import Engines, Models, Sandbox, opened
 from tasks.phases import Phase, finished, peak_memory_bytes
 from tasks.problems import shard_problems
@@ -34,7 +37,8 @@ class Effort:
     seed: int
     more_rollouts: tuple[int, ...] = ()  # one after the other, while no correct trajectory is found
     extra_trees: int = 0  # with other seeds, while none is found
-    max_in_flight: int = 64
+    max_in_flight: int = 64  # trees
+    max_tokens_in_flight: int | None = None  # asked of the policy at once, prompts included; None: any number
 
 
 @task(
@@ -44,10 +48,15 @@ class Effort:
 async def search_problems(
     root: str, round: int, shard: int, num_shards: int, *, recipe: str, models: Models, sandbox: Sandbox, effort: Effort
 ) -> dict[str, float]:
-    """Search a shard's problems and write their trees; return counts. A shard that is there is not searched again."""
+    """Search a shard's problems and write their trees; return counts. A shard that is there is not searched again.
+
+    What the models say is journalled: a shard that was cut off goes on inside its trees and ends with the same ones.
+    """
     run = Run(root)
     if files.exists(summary_of(run, round, shard)) and files.exists(run.nodes(round, shard)):
+        journal.discard(journal_of(run, round, shard))
         return shard_counts(run, round, shard)
+    collect_seldom()
     problems = shard_problems(run, round, shard, num_shards)
     start = time.monotonic()
     stage = Stage(f"search {shard + 1}/{num_shards}", round, len(problems))
@@ -60,11 +69,13 @@ async def search_problems(
         await stage.advance(note=f"{solved} solved")
         return trees
 
+    origin = {"round": round, "shard": shard, "model": models.fingerprint, "recipe": recipe}
     async with opened(models, sandbox) as engines:
-        forests = await crowd(one, problems, limit=effort.max_in_flight)
+        with FileJournal(journal_of(run, round, shard), origin) as kept:
+            engines = prepared(engines, effort, kept)
+            forests = await crowd(one, problems, limit=effort.max_in_flight)
         executed = engines.executor.metrics()
-    columns = {"run": run.name, "round": round, "shard": shard, "model": models.fingerprint, "recipe": recipe}
-    rows = [row for trees in forests for row in node_rows(trees, **columns)]
+    rows = [row for trees in forests for row in node_rows(trees, run=run.name, **origin)]
     shards.write_rows(run.nodes(round, shard), "nodes", rows)
     counts = {
         "problems": len(problems),
@@ -77,7 +88,20 @@ async def search_problems(
         **sandbox_counts(executed),
     }
     files.write_bytes(summary_of(run, round, shard), json.dumps(counts).encode())
+    journal.discard(journal_of(run, round, shard))
     return counts
+
+
+def prepared(engines: Engines, effort: Effort, journal: Journal) -> Engines:
+    """Put the journal before policy and PPM, and the gate between the journal and the policy."""
+    policy, scorer = engines.policy, engines.scorer
+    if effort.max_tokens_in_flight is not None:
+        policy = AdmittedPolicy(policy, effort.max_tokens_in_flight)
+    return replace(
+        engines,
+        policy=JournalledPolicy(policy, journal),
+        scorer=JournalledScorer(scorer, journal) if scorer else None,
+    )
 
 
 async def search_problem(problem: Problem, engines: Engines, effort: Effort) -> list[Tree]:
@@ -126,6 +150,11 @@ def sandbox_counts(metrics: dict[str, float]) -> dict[str, float]:
 def summary_of(run: Run, round: int, shard: int) -> str:
     """Name the file that says what a shard cost, written last."""
     return run.nodes(round, shard).removesuffix(".parquet") + ".json"
+
+
+def journal_of(run: Run, round: int, shard: int) -> str:
+    """Name the journal of a shard; it is gone once the shard's table is written."""
+    return run.nodes(round, shard).removesuffix(".parquet") + ".journal.jsonl"
 
 
 def shard_counts(run: Run, round: int, shard: int) -> dict[str, float]:

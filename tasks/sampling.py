@@ -6,10 +6,10 @@ Section 4.1's pass@1, the samples that majority voting counts, and the ten solut
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from rstar import sampling
 from rstar.protocols import Problem
-from rstar.search import SearchSettings, search
+from rstar.sampling import Sample
 from tasks.crowd import crowd
 from tasks.engines import Engines
 from tasks.rollouts import tree_seed
@@ -17,22 +17,10 @@ from tasks.rollouts import tree_seed
 FIRST_WAVE = 4  # samples drawn before their length is known
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One trajectory's answer, None where it broke off."""
-
-    answer: str | None
-    correct: bool
-    num_tokens: int
-
-
 async def sample(problem: Problem, engines: Engines, *, max_depth: int, seed: int) -> Sample:
     """Write one trajectory, step by step, each run before the next is written."""
-    settings = SearchSettings(num_rollouts=1, num_candidates=1, max_depth=max_depth)
-    given = engines.for_search() | {"scorer": None}
-    tree = await search(problem, **given, settings=settings, seed=seed)
-    end = next((node for node in tree.nodes if node.terminal), None)
-    return Sample(end.answer if end else None, bool(end and end.correct), tree.num_tokens)
+    given = {name: engine for name, engine in engines.for_search().items() if name != "scorer"}
+    return await sampling.sample(problem, **given, max_depth=max_depth, seed=seed)
 
 
 async def sample_many(problem: Problem, engines: Engines, count: int, *, max_depth: int, seed: int) -> list[Sample]:

@@ -16,5 +16,5 @@ WHERE metric <> 'ppm_pairs'
 GROUP BY round, metric, num_trajectories, level
 ORDER BY
     round,
-    list_position(['pass@1', 'majority', 'best_of_n', 'system', 'system_majority', 'system_weighted'], metric) NULLS LAST, metric,
+    list_position(['pass@1', 'majority', 'best_of_n', 'beam', 'system', 'system_majority', 'system_weighted'], metric) NULLS LAST, metric,
     num_trajectories, level_rank(level), level;

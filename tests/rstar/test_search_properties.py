@@ -26,6 +26,8 @@ class World:
         self.delays = delays
         self.live = set()
         self.num_runs = 0
+        self.asked = []
+        self.at_once = self.most_at_once = 0
 
     async def draw(self, *parts):
         for _ in range(self.delays.randrange(4) if self.delays else 0):
@@ -34,7 +36,11 @@ class World:
         return random.Random(int.from_bytes(digest, "big"))
 
     async def propose(self, question, prefix, *, num_candidates, seed):
+        self.asked.append(tuple(prefix))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         noise = await self.draw("policy", seed, prefix)
+        self.at_once -= 1
         return [Proposal(self.step(prefix, noise), num_tokens=noise.randrange(9)) for _ in range(num_candidates)]
 
     def step(self, prefix, noise):
@@ -80,6 +86,7 @@ search_settings = st.builds(
     num_candidates=st.integers(1, 5),
     max_depth=st.integers(1, 6),
     annotation=st.sampled_from(Annotation),
+    rollouts_in_flight=st.sampled_from([1, 1, 2, 3, 8]),
 )
 
 
@@ -125,6 +132,17 @@ def test_a_node_is_closed_exactly_where_nothing_is_left_to_enter(seed, setting):
     assert tree.root.closed or tree.num_rollouts == setting.num_rollouts
 
 
+@settings(max_examples=60, deadline=None)
+@given(worlds, search_settings, st.integers(0, 99))
+def test_no_node_is_expanded_twice_and_no_more_are_at_once_than_asked_for(seed, setting, delays):
+    world = World(seed, random.Random(delays))
+    tree = asyncio.run(world.search(setting))
+    assert len(world.asked) == len(set(world.asked)) == sum(node.expanded for node in tree.nodes)
+    assert world.most_at_once <= setting.rollouts_in_flight
+    ended = sorted(node.ended for node in tree.nodes if node.ended is not None)
+    assert ended == list(range(len(ended)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(worlds, search_settings)
 def test_no_checkpoint_outlives_the_search(seed, setting):
@@ -136,6 +154,7 @@ def test_no_checkpoint_outlives_the_search(seed, setting):
 @settings(max_examples=40, deadline=None)
 @given(worlds, search_settings, st.integers(1, 8))
 def test_a_search_stored_and_continued_is_the_longer_search(seed, setting, more):
+    setting = replace(setting, rollouts_in_flight=1)
     whole = asyncio.run(World(seed).search(replace(setting, num_rollouts=setting.num_rollouts + more)))
     tree = asyncio.run(World(seed).search(setting))
     tree = Tree.from_records(tree.problem, tree.to_records())
