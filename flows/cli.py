@@ -146,7 +146,8 @@ def serve(
     POST /v1/chat/completions (the last user message is the problem), GET /v1/models, /health and /metrics. There is no
     authentication: keep it on this machine, or behind something that has one.
     """
-    from flows.service import Limits, serve_run
+    from flows.service import Limits
+    from flows.serving import serve_run
 
     limits = Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
     serve_run(find_run(run), host=host, port=port, limits=limits, budget=budget_of(budget))

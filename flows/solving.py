@@ -191,9 +191,9 @@ def row_of(problem: Problem, solution: Solution) -> Row:
 
 
 def brief(row: Row) -> Row:
-    columns = ("answer", "truth", "correct", "score", "trajectories", "tokens", "seconds")
-    question = row["problem"]
-    shown = {"problem": question if len(question) <= 60 else question[:57] + "..."}
+    columns = ("answer", "truth", "correct", "score", "rollouts", "tokens", "seconds")
+    question = " ".join(row["problem"].split())
+    shown = {"problem": question if len(question) <= 25 else question[:22] + "..."}
     return shown | {name: row.get(name) for name in columns}
 
 
