@@ -149,8 +149,8 @@ def serve(
     from flows.service import Limits
     from flows.serving import serve_run
 
-    limits = Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
-    serve_run(find_run(run), host=host, port=port, limits=limits, budget=budget_of(budget))
+    limit, limits = budget_of(budget), Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
+    serve_run(find_run(run), host=host, port=port, limits=limits, budget=limit)
 
 
 @app.command()
