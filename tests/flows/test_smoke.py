@@ -130,13 +130,15 @@ def test_solve_refuses_a_place_for_its_results_before_it_searches(finished: Path
 def test_serve_answers_and_ends_on_sigterm(finished: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "serve", "--run", str(finished), "--port", "0", "--budget", "1"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout
-    line = process.stdout.readline()
-    place = next(word for word in line.split() if word.startswith("http://"))
-    body = {"messages": [{"role": "user", "content": QUESTION}]}
-    told = httpx.post(f"{place}/chat/completions", json=body, timeout=60, trust_env=False).json()
-    process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=60)
+    try:
+        assert process.stdout
+        place = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
+        body = {"messages": [{"role": "user", "content": QUESTION}]}
+        told = httpx.post(f"{place}/chat/completions", json=body, timeout=100, trust_env=False).json()
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=100)
+    finally:
+        process.kill()
     assert told["object"] == "chat.completion" and told["usage"]["completion_tokens"] > 0
     assert process.returncode == 0 and said.strip() == "stopped" and not errors
 
