@@ -28,6 +28,7 @@ from flows import sandboxing
 from flows.console import console, errors, print_rows
 from flows.recipe import load_recipe
 from rstar.protocols import InfrastructureError, UserError
+from rstar.solving import Budget
 
 app = typer.Typer(help="rStar: a small policy and a process preference model teach each other mathematics.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)  # fmt: skip
@@ -38,6 +39,14 @@ Overrides = Annotated[
 ]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
 OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder; the newest under runs/ by default.")]
+
+AsBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="A problem's: 16 (trajectories), 20000t (tokens) or 30s (seconds); the recipe's by default.",
+    ),
+]
 
 
 @app.command()
@@ -98,15 +107,50 @@ def import_(
 
 @app.command()
 def solve(
-    question: str,
+    question: Annotated[str | None, typer.Argument(help="The question, in quotes.")] = None,
+    file: Annotated[Path | None, typer.Option(help="JSON Lines of {problem} or {problem, answer} instead.")] = None,
     run: OfRun = None,
-    seed: int = 0,
-    rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts; the recipe's by default.")] = None,
+    budget: AsBudget = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds, equal thoughts.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the results here too, JSON Lines.")] = None,
 ) -> None:
-    """Think deeply about one question with a run's last policy and PPM."""
-    from flows.solving import solve_question
+    """Think deeply about a question, or a file of them, with a run's last policy and PPM.
 
-    solve_question(question, find_run(run), seed=seed, num_rollouts=rollouts)
+    Prints the line of thought that the PPM scores best: its steps, what their code printed, and the answer. Ctrl-C
+    ends the search with the best so far.
+    """
+    from flows.solving import solve_file, solve_question
+
+    limit = budget_of(budget)
+    if (question is None) == (file is None):
+        raise UserError('solve: give one question in quotes, or --file with many: rstar solve "What is 2 + 2?"')
+    if file is not None:
+        found = solve_file(file, find_run(run), seed=seed, budget=limit, out=out)
+    else:
+        found = solve_question(question or "", find_run(run), seed=seed, budget=limit, out=out)
+    if not found:
+        raise typer.Exit(130)
+
+
+@app.command()
+def serve(
+    run: OfRun = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    max_in_flight: Annotated[int, typer.Option(min=1, help="Searches at once; more are refused with 429.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds, after which the best so far is the answer.")] = 60.0,
+    budget: AsBudget = None,
+) -> None:
+    """Serve a run's last policy and PPM over HTTP, in the form of OpenAI's chat completions.
+
+    POST /v1/chat/completions (the last user message is the problem), GET /v1/models, /health and /metrics. There is no
+    authentication: keep it on this machine, or behind something that has one.
+    """
+    from flows.service import Limits
+    from flows.serving import serve_run
+
+    limit, limits = budget_of(budget), Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
+    serve_run(find_run(run), host=host, port=port, limits=limits, budget=limit)
 
 
 @app.command()
@@ -154,6 +198,10 @@ def doctor() -> None:
     from flows.doctor import examine
 
     print_rows([{"what": f.what, "found": f.state, "to do": f.advice} for f in examine()])
+
+
+def budget_of(text: str | None) -> Budget | None:
+    return None if text is None else Budget.read(text)
 
 
 def find_run(run: str | None) -> str:

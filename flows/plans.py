@@ -12,6 +12,7 @@ from flows.recipe import Recipe, RoundSection, check_recipe
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
+from rstar.solving import Budget
 from store import files
 from store.layout import Run
 from tasks.engines import RULES, Models, Sandbox, find_checkpoint
@@ -171,6 +172,11 @@ def examination(recipe: Recipe, round: int | None = None) -> Examination:
     )
 
 
+def budget(recipe: Recipe) -> Budget:
+    """Think as long as the evaluation does, where nobody says otherwise."""
+    return Budget(trajectories=recipe.evaluation.num_rollouts)
+
+
 def pair_settings(recipe: Recipe) -> SearchSettings:
     spec = recipe.evaluation
     return settings(recipe, spec.pair_rollouts, spec.pair_candidates, Annotation.TERMINAL)
@@ -187,3 +193,28 @@ def synthesis_seed(recipe: Recipe, round: int) -> int:
 
 def training_rounds(round: int, *, accumulate: bool) -> list[int]:
     return list(range(1, round + 1)) if accumulate else [round]
+
+
+def last_pair(root: str) -> tuple[Recipe, Models]:
+    """Name the models of the last round that trained any."""
+    recipe = recipe_of(root)
+    return recipe, trained_models(recipe, root, last_round(recipe, root))
+
+
+def thinking_pair(root: str) -> tuple[Recipe, Models]:
+    """Name a run's last models, where they are a policy and a PPM."""
+    recipe, models = last_pair(root)
+    if models.ppm is None:
+        raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
+    return recipe, models
+
+
+def last_round(recipe: Recipe, root: str) -> int:
+    """Find the last round whose models are trained."""
+    run = Run(root)
+    for round in range(len(recipe.rounds), 0, -1):
+        spec = section(recipe, round)
+        kinds = ("policy",) * spec.train_policy + ("ppm",) * spec.train_ppm
+        if kinds and all(files.exists(f"{run.models(round, kind)}/manifest.json") for kind in kinds):
+            return round
+    raise UserError(f"{root}: no round of it has trained models yet; resume it with `rstar evolve`")

@@ -3,86 +3,225 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rich.markup import escape
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.progress import MofNCompleteColumn, Progress
-from rich.syntax import Syntax
+from rich.text import Text
 
 from flows import plans
-from flows.console import console, watching
+from flows.console import console, print_rows, watching
 from flows.importing import name_bad_rows
 from flows.recipe import Recipe
+from flows.thoughts import cost, summary, terminal
 from problems.importing import import_problems, problem_id
 from rstar.protocols import Problem, UserError
-from rstar.search import SearchSettings
-from rstar.steps import code_of, kind_of, output_spans
-from rstar.thinking import Conclusion, Thought, think
-from store import files
-from store.layout import Run
-from tasks.engines import Models, opened
+from rstar.solving import Budget, Ending, Solution, Solving
+from tasks.crowd import crowd
+from tasks.engines import Engines, Models, opened
 from tasks.evaluation import examine
 
-
-def solve_question(question: str, root: str, *, seed: int, num_rollouts: int | None) -> None:
-    """Print the best trajectory's steps, code and outputs, and the answer."""
-    recipe, models = last_pair(root)
-    if models.ppm is None:
-        raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
-    settings = plans.examination(recipe).settings
-    settings = replace(settings, num_rollouts=num_rollouts or settings.num_rollouts)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bars:
-        bar = bars.add_task("rollouts", total=settings.num_rollouts)
-        thinking = think_once(question, recipe, models, settings, seed, lambda: bars.advance(bar))
-        conclusion, thoughts = asyncio.run(thinking)
-    show(conclusion, thoughts)
+Row = dict[str, Any]
 
 
-async def think_once(
-    question: str, recipe: Recipe, models: Models, settings: SearchSettings, seed: int, advance: Callable[[], None]
-) -> tuple[Conclusion, list[Thought]]:
-    problem = Problem(problem_id(question), question, "")
-    async with opened(models, plans.sandbox(recipe)) as engines:
-        conclusion, thoughts, _ = await think(
+@dataclass(slots=True)
+class Session:
+    """The searches of one command. Ctrl-C stops them all with what they have; a second one ends the command."""
+
+    engines: Engines
+    recipe: Recipe
+    budget: Budget
+    seed: int
+    stopped: bool = False
+    under_way: list[Solving] = field(default_factory=list)
+
+    def start(self, problem: Problem) -> Solving:
+        solving = Solving(
             problem,
-            **engines.for_search(),
-            settings=settings,
-            seed=seed,
-            top_k=recipe.evaluation.top_k,
-            on_rollout=lambda tree, end: advance(),
+            **self.engines.for_search(),
+            settings=plans.examination(self.recipe).settings,
+            budget=self.budget,
+            seed=self.seed,
+            top_k=self.recipe.evaluation.top_k,
         )
-    return conclusion, thoughts
+        self.under_way.append(solving)
+        return solving
+
+    def stop(self) -> None:
+        self.stopped = True
+        for solving in self.under_way:
+            solving.stop()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def stop_once() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            self.stop()
+
+        loop.add_signal_handler(signal.SIGINT, stop_once)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
-def show(conclusion: Conclusion, thoughts: list[Thought]) -> None:
-    if not thoughts:
-        console.print("no trajectory came to an answer; try more --rollouts")
+@asynccontextmanager
+async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, seed: int) -> AsyncIterator[Session]:
+    async with AsyncExitStack() as stack:
+        with console.status("loading the models"):
+            engines = await stack.enter_async_context(opened(models, plans.sandbox(recipe)))
+        session = Session(engines, recipe, budget or plans.budget(recipe), seed)
+        with session.interruptible():
+            yield session
+
+
+def solve_question(question: str, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
+    """Print the best line of thought and what it took; False where Ctrl-C came before there was one."""
+    if not question.strip():
+        raise UserError("solve: the question is empty")
+    check_writable(out)
+    problem = Problem(problem_id(question), question.strip(), "")
+    recipe, models = plans.thinking_pair(root)
+
+    async def once() -> Solution:
+        async with opened_session(recipe, models, budget, seed) as session:
+            solving = session.start(problem)
+            with shown_live(solving):
+                return await solving.run()
+
+    solution = asyncio.run(once())
+    show(solution)
+    write_rows(out, [row_of(problem, solution)])
+    return solution.best is not None or solution.ending is not Ending.STOPPED
+
+
+@contextmanager
+def shown_live(solving: Solving) -> Iterator[None]:
+    """Show the best line of thought while it changes, where there is a terminal to show it in."""
+
+    def now() -> RenderableType:
+        spent = f"{solving.num_rollouts} rollouts, {solving.num_tokens} tokens, {solving.seconds:.1f} s"
+        if (best := solving.best) is None:
+            return Text(f"thinking: {spent}", style="dim")
+        status = Text.assemble(
+            ("best so far: ", "bold"), best.answer, (f"  PPM score {best.score:.3f}; {spent}", "dim")
+        )
+        return Group(terminal(best.steps, colour=True), status)
+
+    if not console.is_terminal:
+        yield
         return
-    best = max(thoughts, key=lambda thought: thought.score)
-    for step in best.steps:
-        if (code := code_of(step).strip()) and kind_of(step) in ("code", "last_code"):
-            console.print(Syntax(code, "python", background_color="default"))
-        for start, end in output_spans(step):
-            console.print(f"[dim]output:[/dim] {escape(step[start:end].strip())}")
-    console.print(f"[bold]answer: {escape(best.answer)}[/bold]  (PPM score {best.score:.3f}, best of {len(thoughts)})")
-    console.print(
-        f"majority: {escape(conclusion.majority or '')}   weighted: {escape(conclusion.weighted_majority or '')}"
-    )
+    with Live(get_renderable=now, console=console, transient=True, refresh_per_second=4):
+        yield
+
+
+def show(solution: Solution) -> None:
+    if (best := solution.best) is None:
+        hint = "" if solution.ending is Ending.STOPPED else "; try a larger --budget"
+        console.print(f"no line of thought came to an answer{hint}", markup=False)
+    else:
+        console.print(terminal(best.steps, colour=console.is_terminal))
+        console.print(Text.assemble((f"answer: {best.answer}", "bold"), f"   PPM score {best.score:.3f}"))
+        if other := solution.runner_up:
+            console.print(f"runner-up: {other.answer}   PPM score {other.score:.3f}", markup=False)
+        votes = f"majority: {solution.majority}   weighted by score: {solution.weighted_majority}"
+        console.print(votes, markup=False)
+    console.print(cost(solution), style="dim", markup=False)
+
+
+def solve_file(file: Path, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
+    """Print a table, a row a problem, and write it; Ctrl-C as in `solve_question`."""
+    check_writable(out)
+    recipe, models = plans.thinking_pair(root)
+    imported = import_problems(file, needs_answer=False)
+    name_bad_rows(imported)
+    rows: dict[str, Row] = {}
+    try:
+        stopped = asyncio.run(solve_all(imported.problems, rows, recipe, models, budget, seed))
+    finally:
+        in_order = [rows[problem.id] for problem in imported.problems if problem.id in rows]
+        write_rows(out, in_order)
+    print_rows([brief(row) for row in in_order], title=str(file))
+    graded = [row["correct"] for row in in_order if "correct" in row]
+    if graded:
+        console.print(f"{sum(graded)} of {len(graded)} answers are right", markup=False)
+    if len(in_order) < len(imported.problems):
+        console.print(f"stopped: {len(imported.problems) - len(in_order)} problems are left", markup=False)
+    return not stopped or any(row["answer"] is not None for row in in_order)
+
+
+async def solve_all(
+    problems: Sequence[Problem], rows: dict[str, Row], recipe: Recipe, models: Models, budget: Budget | None, seed: int
+) -> bool:
+    """Fill in a row a problem by its id; say whether Ctrl-C cut it short. A budget of seconds is for one at a time."""
+    async with opened_session(recipe, models, budget, seed) as session:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bars:
+            bar = bars.add_task("problems", total=len(problems))
+
+            async def one(problem: Problem) -> None:
+                if session.stopped:
+                    return
+                solution = await session.start(problem).run()
+                row = row_of(problem, solution)
+                if problem.answer:
+                    best = solution.best
+                    right = best is not None and await session.engines.judge.equivalent(best.answer, problem.answer)
+                    row |= {"truth": problem.answer, "correct": right}
+                if solution.best is not None or not session.stopped:
+                    rows[problem.id] = row
+                bars.advance(bar)
+
+            await crowd(one, problems, limit=1 if session.budget.seconds else recipe.search.max_in_flight)
+        return session.stopped
+
+
+def row_of(problem: Problem, solution: Solution) -> Row:
+    steps = list(solution.best.steps) if solution.best else []
+    return {"problem": problem.question, **summary(solution), "steps": steps}
+
+
+def brief(row: Row) -> Row:
+    columns = ("answer", "truth", "correct", "score", "rollouts", "tokens", "seconds")
+    question = " ".join(row["problem"].split())
+    shown = {"problem": question if len(question) <= 25 else question[:22] + "..."}
+    return shown | {name: row.get(name) for name in columns}
+
+
+def check_writable(out: Path | None) -> None:
+    """Refuse a place that cannot be written before anything is searched."""
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UserError(f"--out {out}: it is a folder, or in none that exists; name a file")
+
+
+def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
+    if out is None:
+        return
+    try:
+        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
 
 
 def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:
     """Return accuracy and tokens a problem by metric."""
-    recipe, models = last_pair(root)
+    recipe, models = plans.last_pair(root)
     imported = import_problems(file, level=level)
     name_bad_rows(imported)
     problems = list(imported.problems[:limit])
     exam = plans.examination(recipe)
     with watching(len(recipe.rounds)):
         rows = asyncio.run(
-            examine(problems, last_round(recipe, root), models=models, sandbox=plans.sandbox(recipe), exam=exam)
+            examine(problems, plans.last_round(recipe, root), models=models, sandbox=plans.sandbox(recipe), exam=exam)
         )
     by_metric = defaultdict(list)
     for row in rows:
@@ -97,19 +236,3 @@ def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | Non
         }
         for metric, of_metric in by_metric.items()
     ]
-
-
-def last_pair(root: str) -> tuple[Recipe, Models]:
-    recipe = plans.recipe_of(root)
-    return recipe, plans.trained_models(recipe, root, last_round(recipe, root))
-
-
-def last_round(recipe: Recipe, root: str) -> int:
-    """Find the last round whose models are trained."""
-    run = Run(root)
-    for round in range(len(recipe.rounds), 0, -1):
-        spec = plans.section(recipe, round)
-        kinds = ("policy",) * spec.train_policy + ("ppm",) * spec.train_ppm
-        if kinds and all(files.exists(f"{run.models(round, kind)}/manifest.json") for kind in kinds):
-            return round
-    raise UserError(f"{root}: no round of it has trained models yet; resume it with `rstar evolve`")

@@ -69,17 +69,19 @@ def import_problems(
     strict: bool = False,
     level: str | None = None,
     source: str | None = None,
+    needs_answer: bool = True,
     judge: MathJudge | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Read the problems of a JSON Lines file.
 
     `level` is for rows without one (default: "gsm" in GSM8K's form, "math" in the plain form), `source` likewise
-    (default: the file's name). `judge` reads the ground truths that are no plain number; one is made where none is
-    given. Raises UserError where the file cannot be read or holds no rows and, if `strict`, at the first bad row.
+    (default: the file's name). Unless `needs_answer`, a row without an answer is a problem with the answer "".
+    `judge` reads the ground truths that are no plain number; one is made where none is given. Raises UserError where
+    the file cannot be read or holds no rows and, if `strict`, at the first bad row.
     """
     path = Path(path)
-    reading = _Reading(path, level, source or path.name.split(".")[0])
+    reading = _Reading(path, level, source or path.name.split(".")[0], needs_answer)
     num_rows = 0
     for num_rows, (line, content, share) in enumerate(_lines(path), start=1):
         reading.add(line, content)
@@ -99,16 +101,16 @@ def import_problems(
 class _Reading:
     """The good rows found so far, by problem id, and the bad ones."""
 
-    def __init__(self, path: Path, level: str | None, source: str) -> None:
+    def __init__(self, path: Path, level: str | None, source: str, needs_answer: bool) -> None:
         self.found: dict[str, tuple[int, Problem]] = {}
         self.errors: list[RowError] = []
-        self._path, self._level, self._source = path, level, source
+        self._path, self._level, self._source, self._needs_answer = path, level, source, needs_answer
         self._given_ids: dict[object, int] = {}
 
     def add(self, line: int, content: bytes) -> None:
         try:
             row = _row(content)
-            problem = _problem(row, self._level, self._source)
+            problem = _problem(row, self._level, self._source, self._needs_answer)
             self._refuse_duplicate(row.get("id"), problem, line)
         except _BadRow as bad:
             self._leave_out(line, *bad.args)
@@ -127,11 +129,12 @@ class _Reading:
         """Take out the problems whose ground truth no answer could be compared with."""
         own = judge or MathJudge()
         try:
-            verdicts = own.parseable_all([problem.answer for _, problem in self.found.values()])
+            answered = [(line, problem) for line, problem in self.found.values() if problem.answer]
+            verdicts = own.parseable_all([problem.answer for _, problem in answered])
         finally:
             if judge is None:
                 own.close()
-        for (line, problem), good in zip(list(self.found.values()), verdicts, strict=True):
+        for (line, problem), good in zip(answered, verdicts, strict=True):
             if not good:
                 del self.found[problem.id]
                 self._leave_out(line, "unparseable answer", f"the ground truth {_short(problem.answer)} cannot be read")
@@ -152,12 +155,13 @@ def _row(content: bytes) -> dict[str, Any]:
     return row
 
 
-def _problem(row: dict[str, Any], level: str | None, source: str) -> Problem:
+def _problem(row: dict[str, Any], level: str | None, source: str, needs_answer: bool) -> Problem:
     gsm8k = "problem" not in row and "question" in row
     question = row.get("question" if gsm8k else "problem")
     if not isinstance(question, str) or not question.strip():
         raise _BadRow("empty problem", 'no problem text (expected "problem", or "question" in GSM8K\'s form)')
-    answer = _final_answer(row.get("answer"), gsm8k)
+    given = row.get("answer")
+    answer = "" if given is None and not needs_answer else _final_answer(given, gsm8k)
     try:
         return Problem(
             problem_id(question),

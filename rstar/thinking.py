@@ -13,7 +13,6 @@ from rstar.equivalence import Equivalence
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.steps import StepReader, read_step
-from rstar.trajectories import trajectories
 from rstar.tree import Node, Tree
 
 
@@ -69,11 +68,14 @@ async def think(
 
 def thoughts(tree: Tree) -> list[Thought]:
     """The tree's trajectories as thoughts, found first first, so that `[:k]` is what k trajectories would give."""
-    found = sorted(trajectories(tree), key=lambda one: one.found)
-    return [
-        Thought(one.answer, tree.nodes[one.found].ppm_score or 0.0, one.steps, one.found, one.num_tokens)
-        for one in found
-    ]
+    terminals = [node for node in tree.walk() if node.terminal]
+    return [thought(node) for node in sorted(terminals, key=lambda node: node.id)]
+
+
+def thought(terminal: Node) -> Thought:
+    """The trajectory that ends at a terminal."""
+    num_tokens = sum(node.num_tokens for node in terminal.path())
+    return Thought(terminal.answer or "", terminal.ppm_score or 0.0, tuple(terminal.prefix()), terminal.id, num_tokens)
 
 
 async def conclude(found: Sequence[Thought], *, judge: Judge, top_k: int | None = None) -> Conclusion:

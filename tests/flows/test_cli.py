@@ -34,6 +34,13 @@ def rstar(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPro
         (["sql", "-- a comment first\nSELECT 1", "--run", "nowhere"], ["run nowhere", "no such folder"]),
         (["report", "nowhere"], ["run nowhere", "no such folder"]),
         (["solve", "2 + 2?", "--run", "."], ["recipe.json is missing"]),
+        (["solve"], ["one question", "--file"]),
+        (["solve", "2 + 2?", "--file", "x.jsonl"], ["one question", "--file"]),
+        (["solve", "2 + 2?", "--budget", "lots"], ["budget 'lots'", "16", "20000t", "30s"]),
+        (["solve", "2 + 2?", "--budget", "0s"], ["budget '0s'", "more than 0"]),
+        (["serve", "--budget", "1.5"], ["budget '1.5'", "trajectories"]),
+        (["serve", "--run", "nowhere"], ["run nowhere", "no such folder"]),
+        (["serve", "--run", "."], ["recipe.json is missing"]),
         (["import", "nowhere.jsonl", "--out", "x.parquet"], ["nowhere.jsonl"]),
     ],
 )  # fmt: skip

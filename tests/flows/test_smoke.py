@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.recipe import load_recipe
@@ -95,15 +96,51 @@ def test_a_finished_run_is_not_done_again_but_a_deleted_product_is(finished: Pat
     assert {str(path) for path in written} == {"pairs/round=1.parquet", "rounds/round=1-pairs.parquet"}
 
 
-def test_solve_prints_an_answer_or_says_that_there_is_none(finished: Path) -> None:
-    done = rstar(
-        "solve",
-        "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?",
-        "--run",
-        str(finished),
-    )
+QUESTION = "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?"
+
+
+@pytest.mark.parametrize("budget", ["2", "300t", "2s"])
+def test_solve_prints_an_answer_or_says_that_there_is_none_and_what_it_took(finished: Path, budget: str) -> None:
+    done = rstar("solve", QUESTION, "--run", str(finished), "--budget", budget)
     assert done.returncode == 0, done.stderr
-    assert "answer" in done.stdout
+    assert "answer" in done.stdout and " tokens, " in done.stdout
+    assert "\x1b" not in done.stdout and "thinking" not in done.stdout  # no live display where nobody looks
+
+
+def test_solve_reads_a_file_with_and_without_answers_and_writes_what_it_found(finished: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "two.jsonl", tmp_path / "found.jsonl"
+    rows = [{"problem": QUESTION, "answer": "46"}, {"problem": QUESTION.replace("34", "35")}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{torn\n")
+    done = rstar("solve", "--file", str(file), "--run", str(finished), "--budget", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert f"{file}:3: not JSON" in done.stderr
+    assert "of 1 answers are right" in done.stdout
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["problem"] for row in found] == [row["problem"] for row in rows]
+    assert all({"answer", "score", "steps", "tokens", "seconds"} <= row.keys() for row in found)
+    assert ["correct" in row for row in found] == [True, False]
+
+
+def test_solve_refuses_a_place_for_its_results_before_it_searches(finished: Path, tmp_path: Path) -> None:
+    done = rstar("solve", QUESTION, "--run", str(finished), "--out", str(tmp_path / "no" / "such.jsonl"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("rstar: --out ") and len(done.stderr.splitlines()) == 1
+
+
+def test_serve_answers_and_ends_on_sigterm(finished: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "serve", "--run", str(finished), "--port", "0", "--budget", "1"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        place = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
+        body = {"messages": [{"role": "user", "content": QUESTION}]}
+        told = httpx.post(f"{place}/chat/completions", json=body, timeout=100, trust_env=False).json()
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert told["object"] == "chat.completion" and told["usage"]["completion_tokens"] > 0
+    assert process.returncode == 0 and said.strip() == "stopped" and not errors
 
 
 def test_benchmark_examines_policy_and_system_on_a_file(finished: Path, tmp_path: Path) -> None:

@@ -135,3 +135,13 @@ def test_public_sets_are_imported_whole_in_seconds(name, num_problems, num_unpar
     assert len(result.problems) == num_problems
     assert result.counts["unparseable answer"] == len(result.errors) == num_unparseable
     assert time.monotonic() - started < 30
+
+
+def test_questions_without_an_answer_are_read_where_none_is_needed(tmp_path):
+    file = tmp_path / "questions.jsonl"
+    rows = [{"problem": "1 + 1?"}, {"question": "1 + 2?"}, {"problem": "1 + 3?", "answer": 4}, {"answer": "5"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = import_problems(file, needs_answer=False)
+    assert [problem.answer for problem in read.problems] == ["", "", "4"]
+    assert [error.line for error in read.errors] == [4]
+    assert [error.line for error in import_problems(file).errors] == [1, 2, 4]

@@ -1,0 +1,272 @@
+"""Deep thinking within a budget: rollout by rollout, with the best line of thought at hand at any time.
+
+Section 4.1, "Inference"; the paper counts trajectories, people also count tokens and seconds. With a budget of so many
+trajectories the result is that of `rstar.thinking.think` with as many rollouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from rstar.annotation import Annotation
+from rstar.equivalence import Equivalence
+from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer, UserError
+from rstar.search import SearchSettings, search
+from rstar.steps import StepReader, read_step
+from rstar.thinking import Thought, conclude, thought, thoughts
+from rstar.tree import Node, Tree
+
+Limit = TypeVar("Limit", int, float)
+_BUDGET = re.compile(r"(?P<count>\d{1,15})(?P<tokens>t?)|(?P<seconds>\d{1,9}(\.\d{1,9})?)s")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a search may cost; of several limits the one reached first counts, and at least one is given.
+
+    A trajectory is one rollout, also where it ends without an answer. The rollout that exceeds `tokens` (generated, all
+    candidates) is the last one; `seconds` of wall-clock time end the search wherever it is.
+    """
+
+    trajectories: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.trajectories, self.tokens, self.seconds) if limit is not None]
+        if not limits or not all(limit > 0 for limit in limits):
+            raise UserError(f"a budget has at least one limit, and each is more than 0; got {self}")
+
+    @classmethod
+    def read(cls, text: str) -> Budget:
+        """Read `16` (trajectories), `20000t` (tokens) or `30s` (seconds); raises UserError."""
+        match = _BUDGET.fullmatch(text.strip())
+        if match is None or not float(match["count"] or match["seconds"]):
+            raise UserError(
+                f"budget {text!r}: give a number of trajectories (16), of tokens (20000t) or of seconds (30s), "
+                "more than 0"
+            )
+        if match["seconds"]:
+            return cls(seconds=float(match["seconds"]))
+        return cls(tokens=int(match["count"])) if match["tokens"] else cls(trajectories=int(match["count"]))
+
+    def within(self, other: Budget) -> Budget:
+        """The narrower of the two in every limit."""
+        return Budget(
+            _least(self.trajectories, other.trajectories),
+            _least(self.tokens, other.tokens),
+            _least(self.seconds, other.seconds),
+        )
+
+    def __str__(self) -> str:
+        limits = ((self.trajectories, " trajectories"), (self.tokens, " tokens"), (self.seconds, " seconds"))
+        return ", ".join(
+            f"{limit:g}{unit}" if unit == " seconds" else f"{limit}{unit}" for limit, unit in limits if limit
+        )
+
+
+def _least(one: Limit | None, other: Limit | None) -> Limit | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+class Ending(StrEnum):
+    """Why a search ended."""
+
+    BUDGET = "budget"
+    CLOSED = "closed"  # the tree has nothing left to try
+    STOPPED = "stopped"
+    UNFINISHED = "unfinished"  # it goes on, or was cancelled or failed
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a search has found so far, and what it has cost."""
+
+    best: Thought | None  # the best score; of equals the one found first
+    runner_up: Thought | None  # the best with another answer, by the judge
+    majority: str | None
+    weighted_majority: str | None
+    num_trajectories: int  # that came to an answer
+    num_rollouts: int
+    num_tokens: int  # generated, all candidates
+    prompt_tokens: int  # of the question's prompt, once
+    seconds: float
+    ending: Ending
+
+
+async def solve(
+    problem: Problem | str,
+    *,
+    policy: Policy,
+    scorer: StepScorer,
+    executor: Executor,
+    judge: Judge,
+    settings: SearchSettings,
+    budget: Budget,
+    seed: int = 0,
+    top_k: int | None = None,
+    on_better: Callable[[Thought], None] | None = None,
+    read_step: StepReader = read_step,
+) -> Solution:
+    """Think about a problem, or a question, until the budget is used or nothing is left to try.
+
+    `settings.num_rollouts` and `settings.annotation` are not read: the budget says how long, and inference sees no
+    truth. For one that can be stopped, or looked at while it goes on, use `Solving`. Raises InfrastructureError.
+    """
+    solving = Solving(
+        problem,
+        policy=policy,
+        scorer=scorer,
+        executor=executor,
+        judge=judge,
+        settings=settings,
+        budget=budget,
+        seed=seed,
+        top_k=top_k,
+        on_better=on_better,
+        read_step=read_step,
+    )
+    return await solving.run()
+
+
+class Solving:
+    """One search under way: `await run()` once; `stop()` ends it with what it has.
+
+    `best` is the best thought yet and `so_far()` the whole solution, at any time: while it runs, after it was
+    cancelled, and after it failed. `on_better` is called in the event loop whenever `best` changes.
+    """
+
+    def __init__(
+        self,
+        problem: Problem | str,
+        *,
+        policy: Policy,
+        scorer: StepScorer,
+        executor: Executor,
+        judge: Judge,
+        settings: SearchSettings,
+        budget: Budget,
+        seed: int = 0,
+        top_k: int | None = None,
+        on_better: Callable[[Thought], None] | None = None,
+        read_step: StepReader = read_step,
+    ) -> None:
+        problem = Problem("", problem, "") if isinstance(problem, str) else problem
+        self.tree = Tree.start(problem, seed)
+        self.best: Thought | None = None
+        self._engines = {"policy": policy, "scorer": scorer, "executor": executor, "judge": judge}
+        self._judge, self._settings, self._budget, self._top_k = judge, settings, budget, top_k
+        self._on_better, self._read_step = on_better, read_step
+        self._num_seen = 0  # nodes of the tree
+        self._searching: asyncio.Task[Ending] | None = None
+        self._stopped = False
+        self._ending = Ending.UNFINISHED
+        self._began: float | None = None
+        self._ended: float | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.tree.num_tokens
+
+    @property
+    def num_rollouts(self) -> int:
+        return self.tree.num_rollouts
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time since `run` began, to its end."""
+        return 0.0 if self._began is None else (self._ended or time.monotonic()) - self._began
+
+    def stop(self) -> None:
+        """End the search at once; `run` returns what it has found."""
+        self._stopped = True
+        if self._searching:
+            self._searching.cancel()
+
+    async def run(self) -> Solution:
+        """Search; raises InfrastructureError, and CancelledError where the caller is cancelled."""
+        self._began = time.monotonic()
+        searching = self._searching = asyncio.create_task(self._search())
+        if self._stopped:
+            searching.cancel()
+        try:
+            await asyncio.wait({searching}, timeout=self._budget.seconds)
+        finally:
+            searching.cancel()
+            await asyncio.wait({searching})  # it gives its checkpoints back
+            self._ended = time.monotonic()
+            self._look()
+        if not searching.cancelled():
+            self._ending = searching.result()
+        else:
+            self._ending = Ending.STOPPED if self._stopped else Ending.BUDGET
+        return await self.so_far()
+
+    async def so_far(self) -> Solution:
+        """The solution that the search's trajectories give now."""
+        found = thoughts(self.tree)
+        conclusion = await conclude(found, judge=self._judge, top_k=self._top_k)
+        best = max(found, key=lambda each: each.score, default=None)
+        first = next((node for node in self.tree.nodes if node.parent is self.tree.root), None)
+        return Solution(
+            best=best,
+            runner_up=None if best is None else await self._runner_up(best, found),
+            majority=conclusion.majority,
+            weighted_majority=conclusion.weighted_majority,
+            num_trajectories=len(found),
+            num_rollouts=self.num_rollouts,
+            num_tokens=self.num_tokens,
+            prompt_tokens=first.prompt_tokens if first else 0,
+            seconds=self.seconds,
+            ending=self._ending,
+        )
+
+    async def _search(self) -> Ending:
+        # One call for all rollouts: between calls every checkpoint would be given back, and its steps run again.
+        limit = self._budget.trajectories or sys.maxsize
+        with suppress(_Spent):
+            await search(
+                self.tree.problem,
+                **self._engines,  # type: ignore[arg-type]
+                settings=replace(self._settings, num_rollouts=limit, annotation=Annotation.INFERENCE),
+                tree=self.tree,
+                on_rollout=self._after_rollout,
+                read_step=self._read_step,
+            )
+        return Ending.CLOSED if self.tree.root.closed else Ending.BUDGET
+
+    def _after_rollout(self, tree: Tree, end: Node) -> None:
+        self._look()
+        if self._budget.tokens is not None and tree.num_tokens >= self._budget.tokens:
+            raise _Spent
+
+    def _look(self) -> None:
+        """Tell of a better thought among the nodes that are new."""
+        new, self._num_seen = self.tree.nodes[self._num_seen :], len(self.tree.nodes)
+        better = self.best
+        for found in (thought(node) for node in new if node.terminal and node.valid):
+            if better is None or found.score > better.score:
+                better = found
+        if better is not None and better is not self.best:
+            self.best = better
+            if self._on_better:
+                self._on_better(better)
+
+    async def _runner_up(self, best: Thought, found: list[Thought]) -> Thought | None:
+        equal = Equivalence(self._judge)
+        for other in sorted(found, key=lambda each: -each.score):
+            if not await equal(best.answer, other.answer):
+                return other
+        return None
+
+
+class _Spent(Exception):
+    """The budget's tokens are used: ends the search after a rollout."""
