@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from models.checkpoints import load_tokenizer
 from models.endpoints import open_replicas
@@ -17,7 +17,6 @@ from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import ANSWER, END_OF_ANSWER, END_OF_CODE, END_OF_STEP, STOP_STRINGS
 
-Dialect = Literal["vllm", "openai"]
 PATH = "/v1/completions"
 MAX_SEED = 2**31  # what every server takes
 
@@ -40,9 +39,9 @@ class CompletionsPolicy:
     Equal seeds give equal steps as far as the server's sampling does; `temperature=0` is greedy. `checkpoint` is a
     folder or a Hugging Face name: the tokenizer comes from it, and the endpoint must serve it (else a UserError).
 
-    The dialect "vllm" gets token ids back, and its steps are decoded as `TransformersPolicy` decodes them. "openai" is
-    any other server: it keeps back the marker at which it stopped, and the one that the step's form calls for is put
-    there again (`with_marker`); a server that drops special tokens cannot serve a model whose markers are such.
+    vLLM gives token ids back, and they are decoded as `TransformersPolicy` decodes them. Any other server keeps back
+    the marker at which it stopped, and the one that the step's form calls for is put there again (`with_marker`); a
+    server that drops special tokens cannot serve a model whose markers are such.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class CompletionsPolicy:
         checkpoint: str | Path,
         urls: Sequence[str],
         *,
-        dialect: Dialect = "vllm",
         temperature: float = 1.0,
         max_new_tokens: int = 2048,
         max_context: int = 4096,
@@ -58,17 +56,17 @@ class CompletionsPolicy:
         **options: Any,
     ) -> None:
         """`options` are those of `models.replicas.Replicas`."""
-        self._checkpoint, self._dialect, self._temperature = str(checkpoint), dialect, temperature
+        self._temperature = temperature
         self._max_new_tokens, self._max_context = max_new_tokens, max_context
         self._render_prompt = render_few_shot if few_shot else render_prompt
         self._tokenizer = load_tokenizer(checkpoint)
         self._stop_ids = stop_ids(self._tokenizer)
-        self._opening = open_replicas(self._checkpoint, urls, PolicyError, **options)
+        self._opening = open_replicas(str(checkpoint), urls, PolicyError, **options)
         self._num_requests = self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = 0
 
     async def __aenter__(self) -> Self:
         self._replicas, endpoint = await self._opening.__aenter__()
-        self._model = endpoint.model
+        self._endpoint = endpoint
         self._max_context = min(self._max_context, endpoint.max_context or self._max_context)
         return self
 
@@ -105,16 +103,16 @@ class CompletionsPolicy:
     async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
         """The endpoint's choices, in order."""
         body = {
-            "model": self._model,
+            "model": self._endpoint.model,
             "prompt": ids,
             "n": num_candidates,
             "seed": seed % MAX_SEED,
             "temperature": self._temperature,
             "max_tokens": min(self._max_new_tokens, self._max_context - len(ids)),
             "stop": list(STOP_STRINGS),
-            "logprobs": 0 if self._dialect == "vllm" else 1,
+            "logprobs": 0 if self._endpoint.is_vllm else 1,
             **PLAIN,
-            **(PLAIN_VLLM if self._dialect == "vllm" else {}),
+            **(PLAIN_VLLM if self._endpoint.is_vllm else {}),
         }
         answer = await self._replicas.post(PATH, body, question)
         choices = answer.get("choices")

@@ -20,6 +20,7 @@ class Endpoint:
 
     model: str  # its name there
     max_context: int | None = None  # tokens; None where the server does not say
+    is_vllm: bool = False
 
 
 @asynccontextmanager
@@ -66,7 +67,7 @@ def _endpoint(checkpoint: str, models: list[dict[str, Any]]) -> Endpoint | None:
     """The model asked for, by the name it is served under or the checkpoint it was loaded from."""
     for model in models:
         if any(name and _same(str(name), checkpoint) for name in (model.get("id"), model.get("root"))):
-            return Endpoint(str(model["id"]), model.get("max_model_len"))
+            return Endpoint(str(model["id"]), model.get("max_model_len"), model.get("owned_by") == "vllm")
     return None
 
 
