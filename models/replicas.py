@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -50,7 +50,10 @@ class _Replica:
     def rank(self, key: str) -> bytes:
         return hashlib.blake2b(f"{self.url} {key}".encode("utf-8", "replace"), digest_size=8).digest()
 
-    def failed(self) -> None:
+    def failed(self, num_failures: int) -> None:
+        """An attempt failed that began after `num_failures`: those that were under way together count once."""
+        if self.num_failures > num_failures:
+            return
         self.num_failures += 1
         self.away_until = time.monotonic() + _pause(self.num_failures)
 
@@ -100,8 +103,9 @@ class Replicas:
     async def post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
         """Return the JSON object that the key's replica answers to `json`, posted at `path`."""
         since, num_attempts = 0.0, 0  # since when nothing came of it, monotonic seconds
+        failed_here: set[str] = set()
         while True:
-            replica = self._here(key)
+            replica = self._here(key, failed_here)
             if replica is None:
                 since = since or time.monotonic()
                 self._check_patience(since, f"{', '.join(self.urls)}: no replica answers")
@@ -113,13 +117,14 @@ class Replicas:
                         continue  # it failed while this request stood in line
                     if replica.num_failures:
                         replica.lend()  # the others wait for this one
-                    num_attempts += 1
+                    num_attempts, num_failures = num_attempts + 1, replica.num_failures
                     answer = await self._ask(replica.url, path, json)
             except _Failed as failed:
                 since = since or time.monotonic()
                 self.num_retries += 1
                 if failed.away:
-                    replica.failed()
+                    replica.failed(num_failures)
+                    failed_here.add(replica.url)
                 self._check_patience(since, f"{replica.url}{path}: {failed} ({num_attempts} attempts)")
                 await asyncio.sleep(failed.pause_seconds or _pause(num_attempts, longest=LONGEST_WAIT_SECONDS))
             else:
@@ -133,7 +138,7 @@ class Replicas:
             try:
                 answer = await self._ask(replica.url, ALIVE)
             except _Failed:
-                replica.failed()
+                replica.failed(replica.num_failures)
             else:
                 served[replica.url] = list(answer.get("data") or [])
         return served
@@ -142,10 +147,10 @@ class Replicas:
         """Count the answers of each replica, by url."""
         return {replica.url: replica.num_answers for replica in self._replicas}
 
-    def _here(self, key: str) -> _Replica | None:
-        """The key's replica among those that are not left alone."""
+    def _here(self, key: str, failed: Collection[str] = ()) -> _Replica | None:
+        """The key's replica among those that are not left alone, rather one that has not failed this request."""
         here = [replica for replica in self._replicas if replica.here()]
-        return min(here, key=lambda replica: replica.rank(key), default=None)
+        return min(here, key=lambda replica: (replica.url in failed, replica.rank(key)), default=None)
 
     def _until_next(self) -> float:
         """Seconds, with jitter, until a replica may be tried again, or another request's try may have ended."""
@@ -164,10 +169,10 @@ class Replicas:
                 response = await self._client.request(method, url + path, json=json)
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:g} s", away=True) from None
-        except httpx.TransportError as error:
-            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise UserError(f"{url}: not an address ({error}); give one such as http://127.0.0.1:8000") from None
+        except httpx.TransportError as error:
+            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
         if response.status_code == TOO_MANY_REQUESTS:
             raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
         if response.status_code >= 500:
