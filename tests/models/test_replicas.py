@@ -75,9 +75,14 @@ async def test_a_replica_that_comes_back_gets_its_keys_back(http_server: Starter
         home = keys_of(away)
         away.die()
         await ask_all(replicas)
-        away.bodies.clear()
         away.start()
-        await asyncio.sleep(2)
+        for _ in range(20):  # one request finds out that it is back
+            await asyncio.sleep(0.5)
+            away.bodies.clear()
+            await ask_all(replicas)
+            if len(away.bodies) > 1:
+                break
+        away.bodies.clear()
         await ask_all(replicas, times=2)
     assert keys_of(away) == home
 
