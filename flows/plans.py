@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from flows.recipe import Recipe, RoundSection, check_recipe
+from flows.recipe import EngineSection, Recipe, RoundSection, check_recipe
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
 from rstar.solving import Budget
 from store import files
 from store.layout import Run
-from tasks.engines import RULES, Models, Sandbox, find_checkpoint
+from tasks.engines import RULES, Engine, Models, Sandbox, find_checkpoint
 from tasks.evaluation import Examination
 from tasks.problems import ProblemSource
 from tasks.rollouts import Effort
@@ -35,6 +35,9 @@ def keep_recipe(recipe: Recipe, root: str) -> None:
         )
     if there.run.shards != recipe.run.shards:
         raise UserError(f"{run.root} was cut into run.shards = {there.run.shards}, not {recipe.run.shards}; keep it so")
+    if there.engine != recipe.engine:  # endpoints may have moved
+        kept = there.model_copy(update={"engine": recipe.engine})
+        files.write_bytes(run.recipe, (kept.model_dump_json(indent=1) + "\n").encode())
 
 
 def recipe_of(root: str) -> Recipe:
@@ -58,7 +61,10 @@ def difference(one: Recipe, other: Recipe) -> str:
     )
 
 
-PLACEMENT = ("run.name", "run.shards", "run.workers", "run.dispatch")
+PLACEMENT = (
+    *("run.name", "run.shards", "run.workers", "run.dispatch"),
+    *(f"engine.{key}" for key in EngineSection.model_fields if key != "kind"),
+)
 
 
 def flat(value: object, prefix: str = "") -> dict[str, object]:
@@ -94,21 +100,24 @@ def search_models(recipe: Recipe, root: str, round: int) -> Models:
     }
     ppm = run.models(round - 1, "ppm") if spec.scorer == "previous" else None
     few_shot = spec.policy == "bootstrap" and recipe.model.bootstrap_prompt == "few_shot"
-    return replace(models(recipe, policies[spec.policy], ppm, spec.temperature), few_shot=few_shot)
+    found = models(recipe, policies[spec.policy], ppm, spec.temperature, root)
+    if spec.policy == "bootstrap":
+        found = replace(found, engine=replace(found.engine, urls=tuple(recipe.engine.bootstrap_urls)))
+    return replace(found, few_shot=few_shot)
 
 
 def trained_models(recipe: Recipe, root: str, round: int) -> Models:
     """Name the models that a round leaves: those it trained, or the one it searched with; round 0 is the base."""
     run = Run(root)
     if round == 0:
-        return models(recipe, recipe.model.base, None, recipe.evaluation.temperature)
+        return models(recipe, recipe.model.base, None, recipe.evaluation.temperature, root)
     if not section(recipe, round).train_policy:
         return search_models(recipe, root, round).without_ppm()
     ppm = run.models(round, "ppm") if section(recipe, round).train_ppm else None
-    return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature)
+    return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature, root)
 
 
-def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float) -> Models:
+def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, root: str = "") -> Models:
     return Models(
         policy=policy if policy == RULES else find_checkpoint(policy),
         ppm=ppm,
@@ -118,6 +127,16 @@ def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float) -> 
         max_batch=recipe.model.max_batch,
         device=device(recipe),
         seed=recipe.run.seed,
+        engine=engine(recipe, root),
+    )
+
+
+def engine(recipe: Recipe, root: str) -> Engine:
+    """Say what answers for the models; servers write their logs into the run's folder where that is on this disk."""
+    spec = recipe.engine.model_dump(exclude={"bootstrap_urls", "policy_urls", "ppm_urls"})
+    log_dir = Run(root).path("logs") if root and not files.is_remote(root) else ""
+    return Engine(
+        urls=tuple(recipe.engine.policy_urls), ppm_urls=tuple(recipe.engine.ppm_urls), log_dir=log_dir, **spec
     )
 
 

@@ -6,15 +6,15 @@ each value. An unknown or impossible key is a UserError of one line: which key, 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flows.complaints import explain
 from rstar.protocols import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -70,6 +70,32 @@ class ModelSection(Section):
     max_new_tokens: Count = 2048
     max_context: Count = 4096  # tokens of a prompt and its next step
     max_batch: Count = 64
+
+
+class EngineSection(Section):
+    """What answers for the models: this process, vLLM servers that are started for them, or endpoints already there.
+
+    An address stands for one replica, and what is there must serve the very model that is asked for. Those of
+    `bootstrap_urls` are asked in rounds with policy = "bootstrap".
+    """
+
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    bootstrap_urls: list[str] = []
+    policy_urls: list[str] = []
+    ppm_urls: list[str] = []
+    replicas: Count = 1  # of the servers that are started: data parallel
+    tensor_parallel: Count = 1  # GPUs of each
+    policy_gpu_memory: Share = 0.55  # of each GPU
+    ppm_gpu_memory: Share = 0.35
+    max_in_flight: Count = 64  # requests a replica
+    timeout_seconds: Positive = 600.0  # of one request
+    patience_seconds: Positive = 900.0  # with replicas that do not answer
+
+    @model_validator(mode="after")
+    def endpoints_are_asked(self) -> Self:
+        if self.kind == "transformers" and (self.bootstrap_urls or self.policy_urls or self.ppm_urls):
+            raise ValueError("kind = 'transformers' asks no endpoint; with addresses say kind = 'vllm' or 'openai'")
+        return self
 
 
 class SearchSection(Section):
@@ -193,6 +219,7 @@ class Recipe(Section):
     run: RunSection = RunSection()
     problems: ProblemsSection
     model: ModelSection = ModelSection()
+    engine: EngineSection = EngineSection()
     search: SearchSection = SearchSection()
     rounds: list[RoundSection] = Field(min_length=1)
     sft: SftSection = SftSection()
@@ -216,8 +243,12 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """Names what may change a result: all keys except the run's name, shards, workers and dispatch."""
-        content = self.model_dump(mode="json", exclude={"run": {"name", "shards", "workers", "dispatch"}})
+        """Names what may change a result: not the run's name, shards, workers and dispatch, nor where engines are."""
+        content = self.model_dump(
+            mode="json", exclude={"run": {"name", "shards", "workers", "dispatch"}, "engine": True}
+        )
+        if self.engine.kind != "transformers":
+            content["engine"] = self.engine.kind
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -245,7 +276,7 @@ def check_recipe(content: dict[str, Any], *, name: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"recipe {name}: {explain(error)}") from None
+        raise UserError(f"recipe {name}: {explain(error, Recipe)}") from None
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
@@ -266,32 +297,3 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         place[last] = value
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"--set {override}: there is no key {key}") from None
-
-
-def explain(error: ValidationError) -> str:
-    """Turn Pydantic's first complaint into: key: what it got, what is allowed."""
-    first = error.errors(include_url=False)[0]
-    location = [part for part in first["loc"] if part != "[key]"]
-    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
-    if first["type"] == "extra_forbidden":
-        allowed = allowed_keys(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key}: unknown key, got {first['input']!r}; {hint}allowed: {', '.join(allowed)}"
-    if first["type"] == "missing":
-        return f"{key}: missing; the recipe must say it"
-    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    if first["type"] == "value_error":
-        return f"{key}: {reason}" if key else reason
-    return f"{key}: got {first['input']!r}, {reason}"
-
-
-def allowed_keys(location: list[str | int]) -> list[str]:
-    """List the keys of the section at `location`."""
-    section: Any = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        section = next((arg for arg in get_args(annotation) if hasattr(arg, "model_fields")), annotation)
-    return list(section.model_fields)

@@ -21,7 +21,7 @@ from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.sampling import MostDone, SeededSampler, noise
 from models.siblings import Prompts, attending, sibling_cache
-from models.tokens import encode_pieces
+from models.tokens import decode_step, encode_pieces, stop_ids
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
@@ -64,7 +64,7 @@ class TransformersPolicy:
         self._render_prompt = render_few_shot if few_shot else render_prompt
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
-        self._stop_ids = self._markers()
+        self._stop_ids = stop_ids(self._tokenizer)
         self._batcher = Batcher(self._generate, max_size=max_batch)
         self._num_prompt_tokens = self._num_generated_tokens = self._num_requests = 0
 
@@ -94,11 +94,6 @@ class TransformersPolicy:
             "num_batches": self._batcher.num_batches,
             "busy_seconds": self._batcher.busy_seconds,
         }
-
-    def _markers(self) -> list[int]:
-        """Ids that end a step; empty where the tokenizer spreads a marker over several tokens."""
-        ids = [self._tokenizer.encode(marker, add_special_tokens=False) for marker in STOP_STRINGS]
-        return [one[0] for one in ids] if all(len(one) == 1 for one in ids) else []
 
     def _generate(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
         try:
@@ -178,10 +173,5 @@ class TransformersPolicy:
         return answers
 
     def _proposal(self, row: list[int], logprob: float, prompt_tokens: int) -> Proposal:
-        """Cut a row at its end marker; end of text and padding are not part of the step."""
-        blank = {self._tokenizer.pad_token_id, self._tokenizer.eos_token_id}
-        end = next((i + 1 for i, token in enumerate(row) if token in self._stop_ids), None)
-        ids = row[:end] if end else [token for token in row if token not in blank]
-        text = self._tokenizer.decode(ids, skip_special_tokens=False)
-        stops = [text.find(marker) + len(marker) for marker in STOP_STRINGS if marker in text]
-        return Proposal(text[: min(stops)] if stops else text, len(ids), logprob, prompt_tokens)
+        text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids)
+        return Proposal(text, num_tokens, logprob, prompt_tokens)

@@ -7,6 +7,7 @@ a score is `tanh(logit at the last token)`, in [-1, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,26 @@ def from_policy(checkpoint: str | Path, *, pad_token_id: int, device: str = "") 
 
 def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
     """Load a trained PPM; a checkpoint without the tanh head is a UserError."""
+    config = load_config(checkpoint)
+    device = device or default_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
+
+
+def load_config(checkpoint: str | Path) -> Any:
+    """Load a PPM's configuration; that of a checkpoint without the tanh head is a UserError."""
     config = load_pretrained(AutoConfig, checkpoint)
     if getattr(config, "rstar_head", None) != HEAD:
         raise UserError(
             f'{checkpoint}: not a PPM checkpoint (its config.json has no "rstar_head": "{HEAD}"); '
             "train one with `python -m models.train_ppm`, or name the ppm directory of a round"
         )
-    device = device or default_device()
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
+    return config
+
+
+def squashed(logits: Sequence[float]) -> list[float]:
+    """Scores in [-1, 1] of the logits that a server gave for the last tokens."""
+    return [math.tanh(logit) for logit in logits]
 
 
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.siblings import Prompts, attending, sibling_cache
-from models.tokens import encode, encode_pieces
+from models.tokens import encode_siblings
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
@@ -53,11 +53,9 @@ class TransformersScorer:
         """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
         if not candidates:
             return []
-        pieces = _cut(encode_pieces(self._tokenizer, render_prompt(question) + "".join(prefix)), self._max_context - 1)
-        length = sum(map(len, pieces))
-        rows = [encode(self._tokenizer, text)[: self._max_context - length] for text in candidates]
-        request = _Request(pieces, [row or [self._tokenizer.pad_token_id] for row in rows])
-        return await self._batcher.ask(request, size=len(candidates), length=length)
+        text = render_prompt(question) + "".join(prefix)
+        request = _Request(*encode_siblings(self._tokenizer, text, candidates, self._max_context))
+        return await self._batcher.ask(request, size=len(candidates), length=sum(map(len, request.prefix)))
 
     def metrics(self) -> dict[str, float]:
         """Candidates scored, tokens read, batches, and seconds in which the model was busy."""
@@ -100,12 +98,3 @@ class TransformersScorer:
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
         return ids.to(self._device), mask.to(self._device)
-
-
-def _cut(pieces: list[list[int]], length: int) -> list[list[int]]:
-    """The pieces up to so many tokens."""
-    cut = []
-    for piece in pieces:
-        cut.append(piece[: max(0, length)])
-        length -= len(piece)
-    return [piece for piece in cut if piece]

@@ -6,16 +6,44 @@ A task names its models by checkpoint; torch is loaded where a checkpoint is ope
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from rstar.protocols import Executor, Judge, Policy, StepScorer, UserError
 
 RULES = "rules"  # the rule-based bootstrap policy
 ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What answers for a policy and a PPM: this process, vLLM servers, or endpoints that are there already."""
+
+    kind: str = "transformers"  # transformers | vllm | openai
+    urls: tuple[str, ...] = ()  # of the policy's endpoint, one a replica; empty: vllm starts its own
+    ppm_urls: tuple[str, ...] = ()
+    replicas: int = 1
+    tensor_parallel: int = 1
+    policy_gpu_memory: float = 0.55
+    ppm_gpu_memory: float = 0.35
+    max_in_flight: int = 64  # requests a replica
+    timeout_seconds: float = 600.0  # of one request
+    patience_seconds: float = 900.0  # with replicas that do not answer
+    log_dir: str = ""  # of the servers that are started; empty: the system's temporary folder
+
+    @property
+    def client(self) -> dict[str, Any]:
+        return {
+            "max_in_flight": self.max_in_flight,
+            "timeout_seconds": self.timeout_seconds,
+            "patience_seconds": self.patience_seconds,
+            "api_key": os.environ.get("OPENAI_API_KEY", "") if self.kind == "openai" else "",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +59,7 @@ class Models:
     device: str = ""  # empty: a GPU where there is one
     few_shot: bool = False  # for a policy that has not been fine-tuned on the step format
     seed: int = 0  # of the rule-based policy
+    engine: Engine = Engine()
 
     def sampled(self, temperature: float) -> Self:
         return replace(self, temperature=temperature)
@@ -122,19 +151,51 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
 
         yield BootstrapPolicy(seed=models.seed)
         return
-    from models.engine import TransformersPolicy
+    checkpoint = find_checkpoint(models.policy)
+    sampling: dict[str, Any] = {
+        "temperature": models.temperature,
+        "max_new_tokens": models.max_new_tokens,
+        "max_context": models.max_context,
+        "few_shot": models.few_shot,
+    }
+    if models.engine.kind == "transformers":
+        from models.engine import TransformersPolicy
 
-    engine = TransformersPolicy(
-        find_checkpoint(models.policy),
-        temperature=models.temperature,
-        max_new_tokens=models.max_new_tokens,
+        local = TransformersPolicy(checkpoint, max_batch=models.max_batch, device=models.device, **sampling)
+        async with local as policy:
+            yield policy
+        return
+    from models.completions import CompletionsPolicy
+
+    async with (
+        endpoint(models, checkpoint, "generate") as urls,
+        CompletionsPolicy(checkpoint, urls, **sampling, **models.engine.client) as remote,
+    ):
+        yield remote
+
+
+@asynccontextmanager
+async def endpoint(models: Models, checkpoint: str, runner: Literal["generate", "pooling"]) -> AsyncIterator[list[str]]:
+    """Give the addresses of the recipe, or those of vLLM servers started for this checkpoint."""
+    engine = models.engine
+    urls = engine.urls if runner == "generate" else engine.ppm_urls
+    if urls or engine.kind != "vllm":
+        yield list(urls)
+        return
+    from models.serving import Serving, served
+
+    serving = Serving(
+        checkpoint,
+        runner,
+        log_dir=engine.log_dir or str(Path(tempfile.gettempdir()) / f"rstar-vllm-{os.getpid()}"),
+        replicas=engine.replicas,
+        tensor_parallel=engine.tensor_parallel,
         max_context=models.max_context,
-        max_batch=models.max_batch,
         device=models.device,
-        few_shot=models.few_shot,
+        gpu_memory=engine.policy_gpu_memory if runner == "generate" else engine.ppm_gpu_memory,
     )
-    async with engine as policy:
-        yield policy
+    async with served(serving) as addresses:
+        yield addresses
 
 
 @asynccontextmanager
@@ -142,12 +203,22 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
     if models.ppm is None:
         yield None
         return
-    from models.scorer import TransformersScorer
+    checkpoint, engine = find_checkpoint(models.ppm), models.engine
+    if engine.kind == "transformers" or (engine.kind == "openai" and not engine.ppm_urls):
+        from models.scorer import TransformersScorer
 
-    async with TransformersScorer(
-        find_checkpoint(models.ppm), max_batch=models.max_batch, max_context=models.max_context, device=models.device
-    ) as scorer:
-        yield scorer
+        async with TransformersScorer(
+            checkpoint, max_batch=models.max_batch, max_context=models.max_context, device=models.device
+        ) as scorer:
+            yield scorer
+        return
+    from models.pooling import PoolingScorer
+
+    async with (
+        endpoint(models, checkpoint, "pooling") as urls,
+        PoolingScorer(checkpoint, urls, max_context=models.max_context, **engine.client) as remote,
+    ):
+        yield remote
 
 
 @asynccontextmanager

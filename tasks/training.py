@@ -17,6 +17,7 @@ from typing import Any
 
 from prefect import task
 
+from models.serving import stop_idle
 from rstar.pairs import is_clear
 from rstar.protocols import InfrastructureError, UserError
 from store import files, shards
@@ -118,6 +119,7 @@ def trained_tokens(checkpoint: str) -> int:
 async def run_trainer(module: str, config: str, log: str, stage: Stage) -> int:
     """Run a trainer to its end, following the lines it prints; return the number of optimiser steps."""
     last: dict[str, Any] = {}
+    await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
     with Path(log).open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, "--config", config,

@@ -1,0 +1,72 @@
+"""The PPM behind a vLLM pooling server: siblings in one request to /classify.
+
+Section 3.2, PPM-augmented Q-value annotation. The server gives the head's logit; the tanh is applied by models/ppm.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from models import ppm
+from models.checkpoints import load_tokenizer
+from models.endpoints import open_replicas
+from models.tokens import encode_siblings
+from rstar.prompts import render_prompt
+from rstar.protocols import ScorerError
+
+PATH = "/classify"
+
+
+class PoolingScorer:
+    """A StepScorer that asks replicas of a vLLM server started with `--runner pooling`; `async with` it.
+
+    `checkpoint` is the PPM's folder: tokenizer and head come from it, and the server must serve it (else a UserError).
+    """
+
+    def __init__(self, checkpoint: str | Path, urls: Sequence[str], *, max_context: int = 4096, **options: Any) -> None:
+        """`options` are those of `models.replicas.Replicas`."""
+        ppm.load_config(checkpoint)
+        self._tokenizer = load_tokenizer(checkpoint)
+        self._max_context = max_context
+        self._opening = open_replicas(str(checkpoint), urls, ScorerError, **options)
+        self._num_scored = self._num_tokens = 0
+
+    async def __aenter__(self) -> Self:
+        self._replicas, endpoint = await self._opening.__aenter__()
+        self._model = endpoint.model
+        self._max_context = min(self._max_context, endpoint.max_context or self._max_context)
+        return self
+
+    async def __aexit__(self, *details: Any) -> None:
+        await self._opening.__aexit__(*details)
+
+    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
+        if not candidates:
+            return []
+        text = render_prompt(question) + "".join(prefix)
+        pieces, rows = encode_siblings(self._tokenizer, text, candidates, self._max_context)
+        ids = [token for piece in pieces for token in piece]
+        # Else vLLM answers with a sigmoid of the logit.
+        body = {"model": self._model, "input": [ids + row for row in rows], "use_activation": False}
+        answer = await self._replicas.post(PATH, body, question)
+        try:
+            data = sorted(answer["data"], key=lambda item: item["index"])
+            logits = [float(logit) for item in data for logit in item["probs"]]
+        except (KeyError, TypeError, ValueError):
+            logits = []
+        if len(logits) != len(rows):
+            raise ScorerError(f"{PATH}: not one logit for each of {len(rows)} candidates: {str(answer)[:200]}")
+        self._num_scored += len(rows)
+        self._num_tokens += len(ids) + sum(map(len, rows))
+        return ppm.squashed(logits)
+
+    def metrics(self) -> dict[str, float]:
+        """Candidates scored, tokens read, attempts again."""
+        return {
+            "num_scored": self._num_scored,
+            "num_prompt_tokens": self._num_tokens,
+            "num_retries": self._replicas.num_retries,
+        }

@@ -1,0 +1,214 @@
+"""A set of replicas of one served model behind one `post`: nothing is lost while any of them lives or comes back.
+
+A key (a question: all requests of its tree) keeps to one replica, where the KV cache of its prefixes lies, chosen by
+rendezvous hashing: when a replica dies, its keys move and no others do. A failed replica is left alone for a while that
+doubles with every failure; then one request tries it, and the others follow if it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httpx
+
+from rstar.protocols import InfrastructureError, UserError
+
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
+LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
+TOO_MANY_REQUESTS = 429
+ALIVE = "/v1/models"
+
+
+class _Failed(Exception):
+    """An attempt that may be repeated; `away`: its replica is better left alone for a while."""
+
+    def __init__(self, reason: str, *, away: bool, pause_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.away = away
+        self.pause_seconds = pause_seconds
+
+
+@dataclass(slots=True)
+class _Replica:
+    url: str
+    room: asyncio.Semaphore
+    num_failures: int = 0  # since it last answered
+    away_until: float = 0.0  # monotonic seconds
+    num_answers: int = 0
+
+    def here(self) -> bool:
+        return time.monotonic() >= self.away_until
+
+    def rank(self, key: str) -> bytes:
+        return hashlib.blake2b(f"{self.url} {key}".encode("utf-8", "replace"), digest_size=8).digest()
+
+    def failed(self, num_failures: int) -> None:
+        """An attempt failed that began after `num_failures`: those that were under way together count once."""
+        if self.num_failures > num_failures:
+            return
+        self.num_failures += 1
+        self.away_until = time.monotonic() + _pause(self.num_failures)
+
+    def lend(self) -> None:
+        """Leave it to one request to find out whether it is back."""
+        self.away_until = time.monotonic() + _pause(self.num_failures)
+
+    def answered(self) -> None:
+        self.num_failures, self.away_until = 0, 0.0
+        self.num_answers += 1
+
+
+@dataclass(slots=True)
+class Replicas:
+    """`async with` it. `urls` end before the path: `http://host:8000`, also where a trailing `/v1` was given.
+
+    At most `max_in_flight` requests a replica; an answer that takes longer than `timeout_seconds` is a failure.
+    Connection errors, time-outs, 429 and 5xx are tried again for `patience_seconds`, then `error` is raised; any other
+    refusal is a UserError at once, because it would be refused again.
+    """
+
+    urls: Sequence[str]
+    error: type[InfrastructureError]
+    max_in_flight: int = 64
+    timeout_seconds: float = 600.0
+    patience_seconds: float = 900.0
+    api_key: str = ""
+    num_retries: int = 0
+    _replicas: list[_Replica] = field(default_factory=list)
+    _client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._replicas = [_Replica(base_url(url), asyncio.Semaphore(self.max_in_flight)) for url in self.urls]
+        self._client = httpx.AsyncClient(
+            # Servers drop idle connections after five seconds; one that is dropped while in use looks like a failure.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else None,
+            mounts={"all://127.0.0.1": None, "all://localhost": None},  # past any proxy
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
+        """Return the JSON object that the key's replica answers to `json`, posted at `path`."""
+        since, num_attempts = 0.0, 0  # since when nothing came of it, monotonic seconds
+        failed_here: set[str] = set()
+        while True:
+            replica = self._here(key, failed_here)
+            if replica is None:
+                since = since or time.monotonic()
+                self._check_patience(since, f"{', '.join(self.urls)}: no replica answers")
+                await asyncio.sleep(self._until_next())
+                continue
+            try:
+                async with replica.room:
+                    if not replica.here():
+                        continue  # it failed while this request stood in line
+                    if replica.num_failures:
+                        replica.lend()  # the others wait for this one
+                    num_attempts, num_failures = num_attempts + 1, replica.num_failures
+                    answer = await self._ask(replica.url, path, json)
+            except _Failed as failed:
+                since = since or time.monotonic()
+                self.num_retries += 1
+                if failed.away:
+                    replica.failed(num_failures)
+                    failed_here.add(replica.url)
+                self._check_patience(since, f"{replica.url}{path}: {failed} ({num_attempts} attempts)")
+                await asyncio.sleep(failed.pause_seconds or _pause(num_attempts, longest=LONGEST_WAIT_SECONDS))
+            else:
+                replica.answered()
+                return answer
+
+    async def models(self) -> dict[str, list[dict[str, Any]]]:
+        """Ask each replica that answers which models it serves, by url; the others are left alone for now."""
+        served = {}
+        for replica in self._replicas:
+            try:
+                answer = await self._ask(replica.url, ALIVE)
+            except _Failed:
+                replica.failed(replica.num_failures)
+            else:
+                served[replica.url] = list(answer.get("data") or [])
+        return served
+
+    def answers(self) -> dict[str, int]:
+        """Count the answers of each replica, by url."""
+        return {replica.url: replica.num_answers for replica in self._replicas}
+
+    def _here(self, key: str, failed: Collection[str] = ()) -> _Replica | None:
+        """The key's replica among those that are not left alone, rather one that has not failed this request."""
+        here = [replica for replica in self._replicas if replica.here()]
+        return min(here, key=lambda replica: (replica.url in failed, replica.rank(key)), default=None)
+
+    def _until_next(self) -> float:
+        """Seconds, with jitter, until a replica may be tried again, or another request's try may have ended."""
+        soonest = min(replica.away_until for replica in self._replicas) - time.monotonic()
+        return min(max(soonest, 0.01), LONGEST_WAIT_SECONDS) * random.uniform(1.0, 1.2)
+
+    def _check_patience(self, since: float, reason: str) -> None:
+        if time.monotonic() - since >= self.patience_seconds:
+            raise self.error(f"{reason}; given up after {self.patience_seconds:g} s")
+
+    async def _ask(self, url: str, path: str, json: dict[str, Any] | None = None) -> dict[str, Any]:
+        assert self._client is not None, "Replicas is used before `async with`"
+        method, seconds = ("GET", CONNECT_SECONDS) if json is None else ("POST", self.timeout_seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._client.request(method, url + path, json=json)
+        except TimeoutError:
+            raise _Failed(f"no answer in {seconds:g} s", away=True) from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise UserError(f"{url}: not an address ({error}); give one such as http://127.0.0.1:8000") from None
+        except httpx.TransportError as error:
+            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
+        if response.status_code == TOO_MANY_REQUESTS:
+            raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
+        if response.status_code >= 500:
+            raise _Failed(f"{response.status_code}, {_reason(response)}", away=True)
+        if response.status_code != 200:
+            raise UserError(f"{url}{path} refused the request: {response.status_code}, {_reason(response)}")
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise _Failed(f"not a JSON object: {_reason(response)}", away=True)
+        return answer
+
+
+def base_url(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _pause(num_failures: int, *, longest: float = LONGEST_PAUSE_SECONDS) -> float:
+    """Seconds, with jitter, before the next attempt."""
+    return min(FIRST_PAUSE_SECONDS * 2 ** min(num_failures - 1, 20), longest) * random.uniform(0.8, 1.2)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("retry-after", "")
+    return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdigit() else 0.0
+
+
+def _reason(response: httpx.Response) -> str:
+    """The server's own words, on one line."""
+    text = response.text
+    try:
+        body = response.json()
+        error = body.get("error", body) if isinstance(body, dict) else body
+        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    except ValueError:
+        pass
+    return " ".join(text.split())[:300] or "no reason given"
