@@ -1,4 +1,4 @@
-"""What an interpreter does once before any step, so that no fork of it has to: a first `solve` costs four times a later one.
+"""What an interpreter does once before any step, so that no fork of it has to: a first `solve` costs four later ones.
 
 sympy imports half of itself and fills its caches when first used. The forks of a rehearsed interpreter find both in
 pages that they share with it.
