@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -121,6 +122,7 @@ class Server:
                     raise UserError(f"{self._checkpoint}: vLLM does not start: {self._words()}")
                 try:
                     if (await client.get(f"{self.url}/health")).status_code == 200:
+                        self._leash.send_signal(signal.SIGUSR1)
                         return
                 except httpx.TransportError:
                     pass
