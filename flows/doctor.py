@@ -1,6 +1,6 @@
 """`rstar doctor`: what of this machine the platform can use, and what to do about what is missing.
 
-Looks at Python, processors, memory, disk, Docker's engine, GPU, Prefect's server and S3; starts and changes nothing.
+Looks at Python, processors, memory, disk, Docker's engine, GPU, Prefect's server, S3, vLLM; changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look everywhere."""
     checks: tuple[Callable[[], Finding], ...] = (
-        python, processors, memory, disk, sandbox, docker, gpu, prefect_server, object_store, base_model
+        python, processors, memory, disk, sandbox, docker, gpu, prefect_server, object_store, base_model, vllm
     )  # fmt: skip
     return [check() for check in checks]
 
@@ -136,3 +136,12 @@ def base_model() -> Finding:
     if (place / "model.safetensors").exists():
         return Finding("tiny base model", "present")
     return Finding("tiny base model", f"none in {place}", "`make tiny-base` builds it (up to an hour)")
+
+
+def vllm() -> Finding:
+    from models.serving import vllm_python
+
+    try:
+        return Finding("vLLM", f"in the environment of {vllm_python()}")
+    except UserError as error:
+        return Finding("vLLM", "not installed", f"only for engine.kind = 'vllm': {str(error).rsplit('; ', 1)[-1]}")

@@ -1,8 +1,8 @@
 """Runs a server as a child that ends with this process, and with the process that asked for it. Standard library only.
 
 `python -I models/leash.py PARENT_PID COMMAND...`. Whatever ends first (the parent, even by SIGKILL; this process by
-SIGTERM; the server), the server's whole process group is ended. A server that ran for a while and died is started
-again, on the same port: its clients find it there.
+SIGTERM; the server), the server's whole process group is ended. SIGUSR1 says that the server is ready: from then on one
+that dies is started again, on the same port, where its clients find it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from types import FrameType
 
 LOOK_SECONDS = 0.2
 END_SECONDS = 10.0  # between SIGTERM and SIGKILL
-RAN_SECONDS = 120.0  # one that dies sooner has not started: its parent is to say why
+RAN_SECONDS = 10.0  # one that dies sooner would die again
 PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> int:
     """Return the server's exit status, 0 where it was told to end."""
-    told_to_end = False
+    told_to_end = ready = False
 
     def end(signum: int, frame: FrameType | None) -> None:
         nonlocal told_to_end
         told_to_end = True
 
+    def note_ready(signum: int, frame: FrameType | None) -> None:
+        nonlocal ready
+        ready = True
+
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, end)
+    signal.signal(signal.SIGUSR1, note_ready)
     libc = ctypes.CDLL(None)
     while True:
         began = time.monotonic()
@@ -46,7 +51,7 @@ def main(parent: int, command: list[str]) -> int:
         end_group(server)
         if died is None:
             return 0
-        if time.monotonic() - began < RAN_SECONDS:
+        if not ready or time.monotonic() - began < RAN_SECONDS:
             return died if died > 0 else 1
         print(f"the server ended with {died}; it is started again", flush=True)
 

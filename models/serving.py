@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -118,30 +119,27 @@ class Server:
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
             while True:
                 if not self.alive():
-                    raise UserError(
-                        f"vLLM does not start for {self._checkpoint}: {self.last_words()} (log: {self.log})"
-                    )
+                    raise UserError(f"{self._checkpoint}: vLLM does not start: {self._words()}")
                 try:
                     if (await client.get(f"{self.url}/health")).status_code == 200:
+                        self._leash.send_signal(signal.SIGUSR1)
                         return
                 except httpx.TransportError:
                     pass
                 if time.monotonic() >= until:
-                    raise UserError(
-                        f"{self._checkpoint}: vLLM not ready after {seconds:g} s: {self.last_words()} (log: {self.log})"
-                    )
+                    raise UserError(f"{self._checkpoint}: vLLM is not ready after {seconds:g} s: {self._words()}")
                 await asyncio.sleep(0.25)
 
     def alive(self) -> bool:
         return self._leash.poll() is None
 
-    def last_words(self) -> str:
-        """The line of the log that names the cause and the one after it, else the last line."""
+    def _words(self) -> str:
+        """The line of the log that names the cause and the one after it, else the last line; and where the log is."""
         text = self.log.read_bytes().decode("utf-8", "replace")
         lines = [_PROCESS.sub("", line).strip() for line in text.splitlines() if line.strip()]
         causes = [i for i, line in enumerate(lines) if _CAUSE.search(line) and _SECONDHAND not in line]
         said = lines[causes[-1] : causes[-1] + 2] if causes else lines[-1:]
-        return " ".join(said)[:300] or "it said nothing"
+        return f"{' '.join(said)[:300] or 'it said nothing'} (log: {self.log})"
 
     def stop(self) -> None:
         """End the server and everything it started."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.plans import difference, effort, examination, flat, models, recipe_of
+from flows.plans import difference, effort, examination, flat, keep_recipe, models, recipe_of, search_models
 from flows.recipe import RECIPES, load_recipe
 from rstar.protocols import UserError
+from tasks.engines import Engine
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
@@ -57,6 +58,8 @@ def test_a_number_of_the_search_or_the_examination_is_a_recipe_value() -> None:
         ("run.seed=-1", ["run.seed", "got -1", "greater than or equal to 0"]),
         ("run.seed=5_000_000", ["run.seed", "less than or equal to"]),
         ("sft", ["expected key=value"]),
+        ("engine.kind=sglang", ["engine.kind", "got 'sglang'", "'vllm'"]),
+        ('engine.policy_urls=["http://gpu:8000"]', ["engine", "kind = 'transformers' asks no endpoint"]),
     ],
 )
 def test_a_wrong_key_is_named_with_what_it_got_and_what_is_allowed(override: str, words: list[str]) -> None:
@@ -88,6 +91,28 @@ def test_the_hash_names_what_may_change_a_result_and_nothing_else() -> None:
     assert recipe.hash == load_recipe("smoke", ["run.shards=7", "run.workers=3", "run.name=other"]).hash
     assert recipe.hash != load_recipe("smoke", ["run.seed=1"]).hash
     assert recipe.hash != load_recipe("smoke", ["rounds.2.num_rollouts=3"]).hash
+
+
+def test_where_the_engines_are_changes_no_result_and_which_they_are_may(tmp_path: Path) -> None:
+    recipe = load_recipe("smoke")
+    vllm = load_recipe("smoke", ["engine.kind=vllm"])
+    moved = load_recipe("smoke", ["engine.kind=vllm", 'engine.policy_urls=["http://gpu:8000"]', "engine.replicas=4"])
+    assert recipe.hash == load_recipe("smoke", ["engine.replicas=4"]).hash
+    assert recipe.hash != vllm.hash == moved.hash
+    assert difference(recipe, moved) == "engine.kind is 'transformers' there and 'vllm' here"
+    keep_recipe(vllm, str(tmp_path))
+    keep_recipe(moved, str(tmp_path))
+    assert recipe_of(str(tmp_path)) == moved
+
+
+def test_the_bootstrap_model_has_endpoints_of_its_own() -> None:
+    urls = ['engine.bootstrap_urls=["http://big:8000"]', 'engine.policy_urls=["http://small:8000"]']
+    second_round = ["rounds.2.policy=base", "rounds.2.scorer=none", "rounds.2.annotation=terminal"]
+    recipe = load_recipe("smoke", ["engine.kind=vllm", *urls, *second_round])
+    first, second = (search_models(recipe, "runs/smoke", round).engine for round in (1, 2))
+    assert (first.urls, second.urls) == (("http://big:8000",), ("http://small:8000",))
+    assert first.log_dir.endswith("runs/smoke/logs")
+    assert search_models(load_recipe("smoke"), "s3://bucket/smoke", 1).engine == Engine()
 
 
 def test_the_difference_of_two_recipes_is_named_by_its_key() -> None:

@@ -251,6 +251,20 @@ def test_nothing_is_left_running_however_the_process_ends(ending: str | signal.S
 
 @needs_base
 @needs_vllm
+async def test_a_server_that_is_killed_in_mid_run_comes_back_and_nothing_is_lost(logs: Path) -> None:
+    async with opened_policy("vllm", logs) as policy:
+        before = await ask(policy)
+        await asyncio.sleep(10)
+        running = {child.pid: child.cmdline() for child in servers_of(os.getpid())}
+        [server] = [pid for pid, line in running.items() if line[1:2] == ["-m"] and "--runner" not in line]
+        os.killpg(server, signal.SIGKILL)
+        after = await ask(policy)
+        assert policy.metrics()["num_retries"] > 0
+    assert [one.text for one in after] == [one.text for one in before]
+
+
+@needs_base
+@needs_vllm
 async def test_servers_stay_for_the_next_block_and_make_room_for_another_checkpoint(
     small_policy: Path, logs: Path
 ) -> None:

@@ -1,0 +1,84 @@
+"""A round's search with vLLM as the engine of its policy and of its PPM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows import plans
+from flows.recipe import load_recipe
+from flows.shard import search_shard
+from models import ppm, serving
+from models.checkpoints import load_tokenizer
+from problems.families import generate
+from rstar.annotation import Annotation
+from rstar.protocols import UserError
+from rstar.search import SearchSettings
+from store import shards
+from store.layout import Run
+from tasks.crowd import crowd
+from tasks.engines import ROOT, Engine, Models, Sandbox, opened
+from tasks.problems import family_rows
+from tasks.rollouts import Effort, search_problem
+
+BASE = ROOT / "models" / "tiny-base"
+
+
+def missing() -> str:
+    """What keeps these tests from running."""
+    try:
+        serving.vllm_python()
+    except UserError as error:
+        return str(error)
+    return "" if (BASE / "config.json").is_file() else "no models/tiny-base: `make tiny-base`"
+
+
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "-"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def tiny_ppm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, tokenizer = tmp_path_factory.mktemp("ppm"), load_tokenizer(BASE)
+    model = ppm.from_policy(BASE, pad_token_id=tokenizer.pad_token_id, device="cpu")
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.score.weight, std=0.1)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+async def test_trees_are_grown_and_scored_by_vllm(tiny_ppm: Path, tmp_path: Path) -> None:
+    models = Models(
+        str(BASE), str(tiny_ppm), temperature=0.7, max_new_tokens=48, device="cpu",
+        engine=Engine("vllm", log_dir=str(tmp_path)),
+    )  # fmt: skip
+    effort = Effort(SearchSettings(num_rollouts=4, num_candidates=3, annotation=Annotation.PPM), seed=1)
+    problems = [made.problem for made in generate({"gsm": 3}, seed=3, split="train")]
+    async with opened(models, Sandbox("local")) as engines:
+        forests = await crowd(lambda problem: search_problem(problem, engines, effort), problems, limit=8)
+        requests, scored = engines.policy.metrics(), engines.scorer.metrics()
+    nodes = [node for [tree] in forests for node in tree.nodes[1:]]
+    written = [node for node in nodes if node.num_tokens]
+    assert len(written) > len(problems)
+    assert any(node.closed is False or node.answer for node in nodes)
+    assert requests["num_requests"] >= len(problems) and scored["num_scored"] > 0
+    assert requests["num_retries"] == scored["num_retries"] == 0
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_shard_of_a_recipe_with_vllm_is_searched(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    overrides = ["engine.kind=vllm", "rounds.1.policy=base", "run.shards=1", "rounds.1.num_rollouts=2"]
+    recipe = load_recipe("smoke", overrides)
+    plans.keep_recipe(recipe, str(root))
+    run = Run(root)
+    shards.write_rows(run.problems("train"), "problems", family_rows({"gsm": 3}, seed=3, split="train"))
+    counts = await search_shard(str(root), 1, 0)
+    assert counts["problems"] == 3 and counts["num_tokens"] > 0
+    rows = shards.read_rows(run.nodes(1, 0), "nodes")
+    print_of_base = json.loads((BASE / "manifest.json").read_text())["fingerprint"]
+    assert {row["model"] for row in rows} == {print_of_base}
+    assert (root / "logs" / "vllm-policy-0.log").is_file()
