@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from flows.recipe import EngineSection, Recipe, RoundSection, check_recipe
+from flows.recipe import IN_FLIGHT, EngineSection, Recipe, RoundSection, check_recipe
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
@@ -63,6 +63,7 @@ def difference(one: Recipe, other: Recipe) -> str:
 
 PLACEMENT = (
     *("run.name", "run.shards", "run.workers", "run.dispatch"),
+    *(f"search.{key}" for key in IN_FLIGHT),
     *(f"engine.{key}" for key in EngineSection.model_fields if key != "kind"),
 )
 

@@ -18,6 +18,7 @@ from flows.complaints import explain
 from rstar.protocols import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
+IN_FLIGHT = {"max_in_flight", "max_tokens_in_flight"}  # of [search]: how much at once, not what
 
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
@@ -243,10 +244,9 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """Names what may change a result: not the run's name, shards, workers and dispatch, nor where engines are."""
-        content = self.model_dump(
-            mode="json", exclude={"run": {"name", "shards", "workers", "dispatch"}, "engine": True}
-        )
+        """Names what may change a result: not the run's name, how the work is cut and admitted, where engines are."""
+        placement = {"run": {"name", "shards", "workers", "dispatch"}, "search": IN_FLIGHT, "engine": True}
+        content = self.model_dump(mode="json", exclude=placement)
         if self.engine.kind != "transformers":
             content["engine"] = self.engine.kind
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

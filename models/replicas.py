@@ -23,7 +23,7 @@ FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
-TOO_MANY_REQUESTS = 429
+REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
 ALIVE = "/v1/models"
 
 
@@ -171,8 +171,10 @@ class Replicas:
             raise _Failed(f"no answer in {seconds:g} s", away=True) from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise UserError(f"{url}: not an address ({error}); give one such as http://127.0.0.1:8000") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
+        if response.status_code == REQUEST_TIMEOUT:
+            raise _Failed("408, the request timed out", away=False)
         if response.status_code == TOO_MANY_REQUESTS:
             raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
         if response.status_code >= 500:

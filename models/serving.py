@@ -55,7 +55,7 @@ class Serving:
         kind = ["--runner", "pooling"] if self.runner == "pooling" else ["--enable-prompt-tokens-details"]
         gpu = ["--dtype", "bfloat16", "--gpu-memory-utilization", str(self.gpu_memory)]
         return [
-            python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
+            python, "-P", "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
             "--model", self.checkpoint, *kind, "--enable-prefix-caching", "--generation-config", "vllm",
             "--tensor-parallel-size", str(self.tensor_parallel), "--max-model-len", str(self._context()),
             "--disable-uvicorn-access-log",

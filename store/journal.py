@@ -69,9 +69,11 @@ class FileJournal:
             return None
         offset, length = place >> _LENGTH_BITS, place & ((1 << _LENGTH_BITS) - 1)
         try:
-            _, value = json.loads(os.pread(self._file, length, offset))
-        except (OSError, ValueError):
+            found, value = json.loads(os.pread(self._file, length, offset))
+        except (OSError, ValueError, TypeError):
             return None  # the engine is asked again
+        if found != key:
+            return None
         self.num_replayed += 1
         return value
 
@@ -79,11 +81,12 @@ class FileJournal:
         if self._file < 0:
             return
         line = f'["{key}", {json.dumps(value)}]\n'.encode()
-        self._places[key] = self._end << _LENGTH_BITS | len(line)
+        place = self._end << _LENGTH_BITS | len(line)
         try:
             self._append(line)
         except OSError as error:
             raise failure("write", str(self.path), error) from error
+        self._places[key] = place
 
     def close(self) -> None:
         if self._file >= 0:

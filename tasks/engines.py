@@ -42,7 +42,7 @@ class Engine:
             "max_in_flight": self.max_in_flight,
             "timeout_seconds": self.timeout_seconds,
             "patience_seconds": self.patience_seconds,
-            "api_key": os.environ.get("OPENAI_API_KEY", "") if self.kind == "openai" else "",
+            "api_key": os.environ.get("OPENAI_API_KEY", "").strip() if self.kind == "openai" else "",
         }
 
 

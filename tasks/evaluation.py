@@ -144,7 +144,7 @@ async def best_of_n(problem: Problem, engines: Engines, models: Models, exam: Ex
     assert engines.scorer is not None
     start = time.monotonic()
     count, depth = exam.settings.num_rollouts, exam.settings.max_depth
-    samples = await sample_many(problem, engines, count, max_depth=depth, seed=exam.seed + 1)
+    samples = await sample_many(problem, engines, count, max_depth=depth, seed=exam.seed + 2)  # not majority's
     thoughts = await scored(problem.question, samples, engines.scorer)
     num_tokens = sum(each.num_tokens for each in samples)
     return await _answered(problem, "best_of_n", engines, models, thoughts, num_tokens, count, start=start)
