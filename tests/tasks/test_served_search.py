@@ -15,7 +15,7 @@ from models import ppm, serving
 from models.checkpoints import load_tokenizer
 from problems.families import generate
 from rstar.annotation import Annotation
-from rstar.protocols import UserError
+from rstar.protocols import UserError, Verdict
 from rstar.search import SearchSettings
 from store import shards
 from store.layout import Run
@@ -63,7 +63,8 @@ async def test_trees_are_grown_and_scored_by_vllm(tiny_ppm: Path, tmp_path: Path
     nodes = [node for [tree] in forests for node in tree.nodes[1:]]
     written = [node for node in nodes if node.num_tokens]
     assert len(written) > len(problems)
-    assert any(node.closed is False or node.answer for node in nodes)
+    assert any(node.verdict is Verdict.OK for node in written)
+    print(f"{len(nodes)} nodes; policy {requests}; PPM {scored}")
     assert requests["num_requests"] >= len(problems) and scored["num_scored"] > 0
     assert requests["num_retries"] == scored["num_retries"] == 0
 
