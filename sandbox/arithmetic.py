@@ -32,12 +32,13 @@ from sandbox.bounded import (
     weight,
 )
 from sandbox.errors import describe_error
-from sandbox.plain import OPAQUE
+from sandbox.plain import OPAQUE, compile_silently, parse_silently
 
 MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
 LARGE = 1 << 64  # from here on a number's operations are weighed
 FORMAT_COST = 4  # for hundreds of digits
 MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
+MAX_CACHED, MAX_CACHED_CHARS = 256, 300  # a tree takes some 350 bytes a character: 25 MB in all
 BUILTIN_NAMES = frozenset(dir(builtins))
 
 Variables = Mapping[str, object]  # Value, the class Fraction once it has been imported, or OPAQUE
@@ -73,18 +74,23 @@ def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) ->
     return Outcome(verdict, output.rstrip("\n"), text, run.variables)
 
 
-@lru_cache(maxsize=4096)
-def _parse(code: str) -> tuple[ast.stmt, ...]:
-    if (
-        len(code) > MAX_CODE_CHARS or "\\" in code
-    ):  # a backslash may be a warning, or a character that cannot be printed
+def _parse(code: str) -> Sequence[ast.stmt]:
+    return _parse_short(code) if len(code) <= MAX_CACHED_CHARS else _parse_any(code)
+
+
+def _parse_any(code: str) -> Sequence[ast.stmt]:
+    if len(code) > MAX_CODE_CHARS or "\\" in code:  # a backslash may be a character that cannot be printed
         raise NotEligible
     try:
-        statements = ast.parse(code).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        tree = parse_silently(code)
+        _check_statements(tree.body, in_loop=False)
+        compile_silently(tree)  # CPython refuses some trees, even where they are never reached
+    except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
         raise NotEligible from None
-    _check_statements(statements, in_loop=False)
-    return tuple(statements)
+    return tree.body
+
+
+_parse_short = lru_cache(maxsize=MAX_CACHED)(_parse_any)
 
 
 def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:

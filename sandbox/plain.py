@@ -10,6 +10,7 @@ that does. That is sound where no step so far can have changed what an operator 
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -46,6 +47,19 @@ UNTAME_NODES = (
     *(ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith, ast.Await, ast.ClassDef, ast.Delete, ast.Global),
     *(ast.Nonlocal, ast.With, ast.Yield, ast.YieldFrom),
 )
+
+
+def parse_silently(code: str) -> ast.Module:
+    """The tree; a warning is an error, not a line on this process's stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return ast.parse(code)
+
+
+def compile_silently(tree: ast.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile(tree, "<step>", "exec", dont_inherit=True)
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rstar.protocols import Verdict
-from sandbox.arithmetic import NotEligible, Outcome, run_arithmetic
+from sandbox.arithmetic import MAX_CACHED, NotEligible, Outcome, _parse_short, run_arithmetic
+from sandbox.checkpoint import imports_warm_modules
 from sandbox.errors import describe_error
 
 BOUND = 100_000
@@ -195,6 +196,16 @@ def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) ->
         "1 / (1 -\n1)",
         "eval('1')",
         "-" * 1900 + "1",
+        "if 0:\n    x = (yield)",
+        "x = 1 or (yield)",
+        "if 0:\n    x = await y",
+        "if 0:\n    from __future__ import braces",
+        "x = 1 or f(a=1, a=2)",
+        "x = 1 or (lambda a, a: 1)",
+        "if 0:\n    *a, *b = 1, 2",
+        "for i in range(0):\n    __debug__ = 1",
+        "x = 1 or (1 is 1)",  # a warning
+        "x = 1if 1 else 2",  # another one
     ],
 )
 def test_a_doubtful_step_is_declined(code: str) -> None:
@@ -211,6 +222,33 @@ def test_the_given_variables_are_not_changed() -> None:
     variables = {"x": 1}
     run_arithmetic("x = 2", variables, max_output_bytes=BOUND)
     assert variables == {"x": 1}
+
+
+def test_declining_prints_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    for code in ("x = 1 or (1 is 1)", "x = 1if 1 else 2", "x = 1 or 1()"):
+        with pytest.raises(NotEligible):
+            run_arithmetic(code, {}, max_output_bytes=BOUND)
+    assert not recwarn.list
+
+
+def test_long_codes_are_not_kept() -> None:
+    _parse_short.cache_clear()
+    for number in range(2 * MAX_CACHED):
+        run_arithmetic(f"x = {number}", {}, max_output_bytes=BOUND)
+        run_arithmetic(f"x = {number} {'+ 1' * 200}", {}, max_output_bytes=BOUND)
+    assert _parse_short.cache_info().currsize == MAX_CACHED
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\t", "\f", "\r\n", "import ", "from"])
+def test_looking_for_imports_takes_linear_time(blank: str) -> None:
+    start = time.process_time()
+    assert not imports_warm_modules(blank * 100_000 + "x")
+    assert time.process_time() - start < 0.5
+    assert imports_warm_modules("\n \n  import math, numpy as np")
+
+
+def test_an_error_is_told_in_bounded_space() -> None:
+    assert len(describe_error("E" * 10**6, "m" * 10**6, 1, "x" * 10**6)) < 1500
 
 
 FRACTION = "from fractions import Fraction as F\n"
