@@ -27,12 +27,12 @@ MAX_TAME_CHARS = 4000  # longer steps are not looked at
 
 _words = str.split
 TAME_BUILTINS = frozenset(
-    _words("""abs all any bool complex dict divmod enumerate filter float frozenset int isinstance len list map max min pow
-    print range reversed round set slice sorted sum tuple zip ArithmeticError AssertionError Exception IndexError
+    _words("""abs all any bool complex dict divmod enumerate filter float frozenset int isinstance len list map max min
+    pow print range reversed round set slice sorted sum tuple zip ArithmeticError AssertionError Exception IndexError
     KeyError OverflowError RuntimeError StopIteration TypeError ValueError ZeroDivisionError""")
 )
-_SYMPY = """Abs Add And E Eq FiniteSet Float Ge Gt I Integer Integers Interval Le Lt Matrix Max Min Mod Mul N Naturals Ne
-    Or Poly Pow Product Rational Reals S Sum Symbol Union acos apart asin atan binomial cancel ceiling collect comb cos
+_SYMPY = """Abs Add And E Eq FiniteSet Float Ge Gt I Integer Integers Interval Le Lt Matrix Max Min Mod Mul N Naturals
+    Ne Or Poly Pow Product Rational Reals S Sum Symbol Union acos apart asin atan binomial cancel ceiling collect cos
     diff divisors expand factor factorial factorint fibonacci floor gcd igcd ilcm integrate isprime lcm limit linsolve
     ln log nextprime nonlinsolve nsimplify oo pi prime primefactors primerange radsimp root roots sign simplify sin
     solve solveset sqrt summation symbols tan together totient trigsimp zoo"""
@@ -44,8 +44,8 @@ _OTHER = """Counter Decimal Fraction accumulate chain combinations combinations_
 TAME_MODULES = frozenset(_words("cmath collections decimal fractions functools itertools math statistics sympy"))
 TAME_MEMBERS = frozenset(_words(f"{_SYMPY} {_MATH} {_OTHER}"))  # functions and classes, no module among them
 TAME_ATTRIBUTES = TAME_MEMBERS | frozenset(
-    _words("""add all_coeffs append appendleft as_numer_denom bit_length clear coeff conjugate copy degree denominator det
-    difference discard elements evalf extend get imag index insert intersection inv is_integer items keys lhs
+    _words("""add all_coeffs append appendleft as_numer_denom bit_length clear coeff conjugate copy degree denominator
+    det difference discard elements evalf extend get imag index insert intersection inv is_integer items keys lhs
     limit_denominator most_common n numerator p pop popleft q real remove reverse rhs setdefault sort subs total union
     update values""")
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from types import ModuleType
 
 import pytest
 
 from rstar.protocols import Verdict
-from sandbox.plain import OPAQUE, decode, encode, is_tame
+from sandbox.plain import OPAQUE, TAME_ATTRIBUTES, TAME_MODULES, decode, encode, is_tame
 from sandbox.pool import Sandbox
 from sandbox.providers import open_sandbox
 
@@ -157,3 +159,15 @@ def test_decoding_is_bounded() -> None:
     assert sum(value is not OPAQUE for value in found.values()) < 100
     for report in ([], 3, {"x" * 1000: ["is", 1]}, {f"x{i}": ["is", 1] for i in range(9999)}):
         assert decode(report) is None
+
+
+def test_tame_attributes_reach_no_further_module() -> None:
+    waiting = [importlib.import_module(name) for name in sorted(TAME_MODULES)]
+    reached = {module.__name__ for module in waiting}
+    while waiting:
+        module = waiting.pop()
+        found = [getattr(module, name, None) for name in sorted(TAME_ATTRIBUTES)]
+        new = {each.__name__: each for each in found if isinstance(each, ModuleType) and each.__name__ not in reached}
+        reached |= set(new)
+        waiting += new.values()
+    assert reached <= TAME_MODULES | {"sympy.core.evalf"}  # a method of that name is what is meant
