@@ -29,13 +29,16 @@ from sandbox.bounded import (
     binary,
     bounded,
     make_fraction,
+    weight,
 )
 from sandbox.errors import describe_error
-from sandbox.plain import OPAQUE
+from sandbox.plain import OPAQUE, compile_silently, parse_silently
 
 MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
-LARGE, LARGE_COST = 1 << 64, 20  # what an operation on large numbers counts for
+LARGE = 1 << 64  # from here on a number's operations are weighed
+FORMAT_COST = 4  # for hundreds of digits
 MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
+MAX_CACHED, MAX_CACHED_CHARS = 256, 300  # a tree takes some 350 bytes a character: 25 MB in all
 BUILTIN_NAMES = frozenset(dir(builtins))
 
 Variables = Mapping[str, object]  # Value, the class Fraction once it has been imported, or OPAQUE
@@ -54,30 +57,40 @@ class Outcome:
 def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) -> Outcome:
     """Run one step on `variables`; raises NotEligible where the answer is not certain."""
     run = _Run(dict(variables), max_output_bytes)
-    verdict, text = Verdict.OK, ""
+    verdict, text, output = Verdict.OK, "", ""
     try:
-        run.block(_parse(code))
+        statements = _parse(code)
+        run.block(statements)
+        output = run.output() or run.echo(statements)
     except (NotEligible, RecursionError, MemoryError):
         raise NotEligible from None
     except Exception as error:
         if run.at.lineno != run.at.end_lineno:
             raise NotEligible from None  # which of its lines CPython would name is not certain
         verdict, text = Verdict.EXCEPTION, describe_error(type(error).__name__, str(error), run.at.lineno, code)
-    return Outcome(verdict, run.output(), text, run.variables)
+        output = run.output()
+    if len(output) > max_output_bytes:
+        raise NotEligible
+    return Outcome(verdict, output.rstrip("\n"), text, run.variables)
 
 
-@lru_cache(maxsize=4096)
-def _parse(code: str) -> tuple[ast.stmt, ...]:
-    if (
-        len(code) > MAX_CODE_CHARS or "\\" in code
-    ):  # a backslash may be a warning, or a character that cannot be printed
+def _parse(code: str) -> Sequence[ast.stmt]:
+    return _parse_short(code) if len(code) <= MAX_CACHED_CHARS else _parse_any(code)
+
+
+def _parse_any(code: str) -> Sequence[ast.stmt]:
+    if len(code) > MAX_CODE_CHARS or "\\" in code:  # a backslash may be a character that cannot be printed
         raise NotEligible
     try:
-        statements = ast.parse(code).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        tree = parse_silently(code)
+        _check_statements(tree.body, in_loop=False)
+        compile_silently(tree)  # CPython refuses some trees, even where they are never reached
+    except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
         raise NotEligible from None
-    _check_statements(statements, in_loop=False)
-    return tuple(statements)
+    return tree.body
+
+
+_parse_short = lru_cache(maxsize=MAX_CACHED)(_parse_any)
 
 
 def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:
@@ -96,7 +109,7 @@ def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:
 class _Run:
     """One step in progress. Methods raise what CPython would raise, or NotEligible."""
 
-    __slots__ = ("at", "echo", "max_output_bytes", "operations_left", "printed", "printed_bytes", "variables")
+    __slots__ = ("at", "last", "max_output_bytes", "operations_left", "printed", "printed_bytes", "variables")
 
     def __init__(self, variables: dict[str, object], max_output_bytes: int) -> None:
         self.variables = variables
@@ -105,27 +118,30 @@ class _Run:
         self.printed_bytes = 0
         self.max_output_bytes = max_output_bytes
         self.operations_left = MAX_OPERATIONS
-        self.echo = ""  # repr of the last statement if that is an expression, as at the prompt
+        self.last: Value | None = None  # what the last expression statement gave
 
     def output(self) -> str:
-        text = "".join(self.printed) or self.echo
-        if len(text.encode()) > self.max_output_bytes:
-            raise NotEligible
-        return text.rstrip("\n")
+        return "".join(self.printed)
+
+    def echo(self, statements: Sequence[ast.stmt]) -> str:
+        """The repr of the last statement of all if that is an expression, as at the prompt."""
+        if not statements or type(statements[-1]) is not ast.Expr or self.last is None:
+            return ""
+        self.weigh(self.last)
+        return repr(self.last)
 
     def block(self, statements: Sequence[ast.stmt]) -> ast.stmt | None:
         """Execute statements; return the `break` or `continue` that ended the block, if one did."""
         for statement in statements:
-            self.echo, self.at = "", statement
+            self.at = statement
+            self.spend(1)
             if (jump := _STATEMENTS[type(statement)](self, statement)) is not None:
                 return jump
         return None
 
     def branch(self, node: ast.If) -> ast.stmt | None:
         self.at = node.test
-        jump = self.block(node.body if self.value(node.test) else node.orelse)
-        self.echo = ""
-        return jump
+        return self.block(node.body if self.value(node.test) else node.orelse)
 
     def for_loop(self, node: ast.For) -> None:
         self.at = node.iter
@@ -134,14 +150,12 @@ class _Run:
             self.store(node.target, item)
             if type(self.block(node.body)) is ast.Break:
                 break
-        self.echo = ""
 
     def while_loop(self, node: ast.While) -> None:
         while True:
             self.at = node.test
             if not self.value(node.test) or type(self.block(node.body)) is ast.Break:
                 break
-        self.echo = ""
 
     def items(self, node: ast.expr) -> range | tuple | str:
         """What a loop runs over: a range, or the items of a tuple or string."""
@@ -162,25 +176,29 @@ class _Run:
 
     def assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
+        self.spend(len(node.targets))
         for target in node.targets:
             self.store(target, value)
 
     def augment(self, node: ast.AugAssign) -> None:
         if type(node.target) is not ast.Name:
             raise NotEligible
-        left = self.name(node.target)
-        self.store(node.target, self.weighed(binary(node.op, left, self.value(node.value), IN_PLACE)))
+        left, right = self.name(node.target), self.value(node.value)
+        self.weigh(left, right)
+        self.store(node.target, self.weighed(binary(node.op, left, right, IN_PLACE)))
 
     def expression(self, node: ast.Expr) -> None:
         call = node.value
         if type(call) is ast.Call and type(call.func) is ast.Name and call.func.id == "print":
             self.print(call)
+            self.last = None
         else:
-            self.echo = repr(self.value(call))
+            self.last = self.value(call)
 
     def import_fraction(self, node: ast.ImportFrom) -> None:
         if node.module != "fractions" or node.level:
             raise NotEligible
+        self.spend(len(node.names))
         for alias in node.names:
             if alias.name != "Fraction" or (alias.asname or "").startswith("__"):
                 raise NotEligible
@@ -189,7 +207,7 @@ class _Run:
     def print(self, call: ast.Call) -> None:
         if "print" in self.variables or call.keywords:
             raise NotEligible
-        self.printed.append(" ".join([str(self.value(argument)) for argument in call.args]) + "\n")
+        self.printed.append(" ".join([str(self.weighed(self.value(argument))) for argument in call.args]) + "\n")
         self.printed_bytes += len(self.printed[-1])
         if self.printed_bytes > self.max_output_bytes:
             raise NotEligible
@@ -200,6 +218,7 @@ class _Run:
         elif type(target) is ast.Tuple and type(value) is tuple and len(target.elts) == len(value):
             if any(type(element) is ast.Starred for element in target.elts):
                 raise NotEligible
+            self.spend(len(value))
             for element, item in zip(target.elts, value, strict=True):
                 self.store(element, item)
         else:
@@ -212,10 +231,15 @@ class _Run:
             raise NotEligible
         return evaluate(self, node)
 
+    def weigh(self, *values: Value) -> None:
+        """Count an operation on large values for more."""
+        for value in values:
+            kind = type(value)
+            if kind is not float and (kind is not int or not -LARGE < value < LARGE):  # type: ignore[operator]
+                self.spend(weight(value))
+
     def weighed(self, value: Value) -> Value:
-        """Count an operation with a large result for more."""
-        if type(value) is not float and (type(value) is not int or not -LARGE < value < LARGE):
-            self.spend(LARGE_COST)
+        self.weigh(value)
         return value
 
     def constant(self, node: ast.Constant) -> Value:
@@ -234,13 +258,15 @@ class _Run:
         return value  # type: ignore[return-value]
 
     def binary(self, node: ast.BinOp) -> Value:
-        return self.weighed(binary(node.op, self.value(node.left), self.value(node.right), BINARY))
+        left, right = self.value(node.left), self.value(node.right)
+        self.weigh(left, right)
+        return self.weighed(binary(node.op, left, right, BINARY))
 
     def unary(self, node: ast.UnaryOp) -> Value:
         apply = UNARY.get(type(node.op))
         if apply is None:
             raise NotEligible
-        return bounded(apply(self.value(node.operand)))
+        return bounded(apply(self.weighed(self.value(node.operand))))
 
     def compare(self, node: ast.Compare) -> Value:
         left, result = self.value(node.left), True
@@ -248,6 +274,7 @@ class _Run:
             apply, right = COMPARISONS.get(type(op)), self.value(comparator)
             if apply is None:
                 raise NotEligible
+            self.weigh(left, right)
             result = apply(left, right)
             if not result:
                 break
@@ -266,7 +293,7 @@ class _Run:
         return self.value(node.body if self.value(node.test) else node.orelse)
 
     def tuple(self, node: ast.Tuple) -> Value:
-        return bounded(tuple([self.value(element) for element in node.elts]))
+        return self.weighed(bounded(tuple([self.value(element) for element in node.elts])))
 
     def formatted(self, node: ast.JoinedStr) -> Value:
         return bounded("".join([str(self.value(part)) for part in node.values]))
@@ -278,7 +305,8 @@ class _Run:
             if len(parts) != 1 or type(parts[0]) is not ast.Constant or not SAFE_FORMAT.fullmatch(parts[0].value):
                 raise NotEligible
             spec = parts[0].value
-        value = self.value(node.value)
+            self.spend(FORMAT_COST)
+        value = self.weighed(self.value(node.value))
         if node.conversion == ord("r"):
             value = repr(value)
         elif node.conversion == ord("s"):
@@ -298,7 +326,9 @@ class _Run:
             raise NameError(f"name '{name}' is not defined")
         if function is None:
             raise NotEligible
-        return self.weighed(bounded(function(*[self.value(argument) for argument in node.args])))
+        arguments = [self.value(argument) for argument in node.args]
+        self.weigh(*arguments)
+        return self.weighed(bounded(function(*arguments)))
 
 
 _STATEMENTS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sandbox.arithmetic import Variables
 
 WARM_MODULES = ("numpy", "sympy")
-_IMPORTS_WARM = re.compile(rf"^\s*(?:from|import)\b.*\b(?:{'|'.join(WARM_MODULES)})\b", re.MULTILINE)
+_IMPORTS_WARM = re.compile(rf"^[ \t\f]*(?:from|import)\b.*\b(?:{'|'.join(WARM_MODULES)})\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ MAX_LINE_CHARS = 120
 
 def describe_error(kind: str, message: str, line: int | None, code: str) -> str:
     """Return `ZeroDivisionError: division by zero (line 2: x = 1 / 0)`; `line` counts from 1 within the step."""
+    kind = kind[:MAX_MESSAGE_CHARS]
     text = f"{kind}: {message[:MAX_MESSAGE_CHARS]}" if message else kind
     if line is None:
         return text

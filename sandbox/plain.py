@@ -10,7 +10,10 @@ that does. That is sound where no step so far can have changed what an operator 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import builtins
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -18,115 +21,222 @@ from typing import Any
 OPAQUE = object()  # stands for a variable whose value stayed in the interpreter
 MAX_NAMES, MAX_INT, MAX_CHARS, MAX_ITEMS = 2000, 1 << 1024, 2000, 64
 
-TAME_MODULES = frozenset(
-    {
-        *("cmath", "collections", "decimal", "fractions", "functools", "itertools"),
-        *("math", "numpy", "scipy", "statistics", "sympy"),
-    }
+MAX_NAME_CHARS, MAX_DEPTH = 100, 8
+MAX_REPORT_CHARS = 1 << 17  # of all variables together; those beyond are opaque
+MAX_TAME_CHARS = 4000  # longer steps are not looked at
+
+_words = str.split
+TAME_BUILTINS = frozenset(
+    _words("""abs all any bool complex dict divmod enumerate filter float frozenset int isinstance len list map max min
+    pow print range reversed round set slice sorted sum tuple zip ArithmeticError AssertionError Exception IndexError
+    KeyError OverflowError RuntimeError StopIteration TypeError ValueError ZeroDivisionError""")
 )
-UNTAME_NAMES = frozenset(
-    {
-        *(
-            "breakpoint",
-            "builtins",
-            "compile",
-            "delattr",
-            "eval",
-            "exec",
-            "exit",
-            "getattr",
-            "globals",
-            "help",
-            "input",
-        ),
-        *("locals", "modules", "object", "open", "os", "quit", "setattr", "super", "sys", "type", "vars"),
-    }
+_SYMPY = """Abs Add And E Eq FiniteSet Float Ge Gt I Integer Integers Interval Le Lt Matrix Max Min Mod Mul N Naturals
+    Ne Or Poly Pow Product Rational Reals S Sum Symbol Union acos apart asin atan binomial cancel ceiling collect cos
+    diff divisors expand factor factorial factorint fibonacci floor gcd igcd ilcm integrate isprime lcm limit linsolve
+    ln log nextprime nonlinsolve nsimplify oo pi prime primefactors primerange radsimp root roots sign simplify sin
+    solve solveset sqrt summation symbols tan together totient trigsimp zoo"""
+_MATH = """ceil comb copysign cosh degrees dist e erf exp fabs fmod fsum gamma hypot inf isclose isfinite isinf isnan
+    isqrt log10 log1p log2 modf nan perm phase polar pow prod radians rect sinh tanh tau trunc"""
+_OTHER = """Counter Decimal Fraction accumulate chain combinations combinations_with_replacement count cycle defaultdict
+    deque groupby harmonic_mean islice mean median mode pairwise permutations product pstdev pvariance reduce repeat
+    starmap stdev takewhile variance zip_longest"""
+TAME_MODULES = frozenset(_words("cmath collections decimal fractions functools itertools math statistics sympy"))
+TAME_MEMBERS = frozenset(_words(f"{_SYMPY} {_MATH} {_OTHER}"))  # functions and classes, no module among them
+TAME_ATTRIBUTES = TAME_MEMBERS | frozenset(
+    _words("""add all_coeffs append appendleft as_numer_denom bit_length clear coeff conjugate copy degree denominator
+    det difference discard elements evalf extend get imag index insert intersection inv is_integer items keys lhs
+    limit_denominator most_common n numerator p pop popleft q real remove reverse rhs setdefault sort subs total union
+    update values""")
 )
-UNTAME_NODES = (
-    *(ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith, ast.Await, ast.ClassDef, ast.Delete, ast.Global),
-    *(ast.Nonlocal, ast.With, ast.Yield, ast.YieldFrom),
+TAME_NODES = (
+    *(ast.Module, ast.Expr, ast.Assign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Break, ast.Continue, ast.Pass),
+    *(ast.Import, ast.ImportFrom, ast.alias, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Lambda),
+    *(ast.Try, ast.ExceptHandler, ast.Raise, ast.Assert, ast.BinOp, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.IfExp),
+    *(ast.operator, ast.boolop, ast.unaryop, ast.cmpop, ast.expr_context, ast.comprehension, ast.ListComp, ast.SetComp),
+    *(ast.DictComp, ast.GeneratorExp, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Slice, ast.Subscript, ast.Attribute),
+    *(ast.Call, ast.keyword, ast.Name, ast.Constant, ast.Starred, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue),
 )
+_UNCALLABLE = re.compile(r"[A-Za-z0-9_ ,:;+*/^=<>!?$-]*")  # sympy evaluates strings: these can call and reach nothing
+_BUILTINS = frozenset(dir(builtins))
 
 
-@lru_cache(maxsize=4096)
+def parse_silently(code: str) -> ast.Module:
+    """The tree; a warning is an error, not a line on this process's stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return ast.parse(code)
+
+
+def compile_silently(tree: ast.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile(tree, "<step>", "exec", dont_inherit=True)
+
+
+@lru_cache(maxsize=256)
+def _is_tame_code(code: str) -> bool:
+    try:
+        tree = parse_silently(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, Warning):
+        return False
+    nodes = list(ast.walk(tree))
+    shown = {id(part) for node in nodes for part in _shown(node)}
+    return all(_is_tame(node, id(node) in shown) for node in nodes)
+
+
 def is_tame(code: str) -> bool:
     """Whether a step can change nothing but its own variables and the objects they name.
 
-    It imports mathematics only, stores to names and to items of names only, and names nothing that reaches further:
-    no attribute is set, no underscore begins a name, no code is made from text.
+    Everything in it is on a list: kinds of syntax, builtins, what is imported, and attributes by name, since what an
+    attribute belongs to is not known. No attribute is set, no underscore begins a name, and no string that the step can
+    hold on to, constant or made, has a character that calls or reaches something if sympy evaluates it.
     """
-    try:
-        nodes = list(ast.walk(ast.parse(code)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return all(_is_tame(node) for node in nodes)
+    return len(code) <= MAX_TAME_CHARS and _is_tame_code(code)
 
 
-def _is_tame(node: ast.AST) -> bool:
-    if isinstance(node, UNTAME_NODES):
+def _shown(node: ast.AST) -> Iterator[ast.AST]:
+    """Strings that are printed or dropped at once."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        yield node.value
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+        for argument in node.args:
+            yield argument
+            if isinstance(argument, ast.JoinedStr):
+                for part in argument.values:
+                    yield part
+                    if isinstance(part, ast.FormattedValue) and isinstance(part.format_spec, ast.JoinedStr):
+                        yield part.format_spec
+                        yield from part.format_spec.values
+
+
+def _is_tame(node: ast.AST, shown: bool) -> bool:
+    if not isinstance(node, TAME_NODES):
         return False
-    if isinstance(node, ast.Import):
-        return all(alias.name in TAME_MODULES and _is_tame_name(alias.asname or "") for alias in node.names)
-    if isinstance(node, ast.ImportFrom):
-        names = [name for alias in node.names for name in (alias.name, alias.asname or "")]
-        return not node.level and node.module in TAME_MODULES and all(map(_is_tame_name, names))
-    if isinstance(node, ast.Name):
-        return _is_tame_name(node.id)
-    if isinstance(node, ast.FunctionDef):
-        return _is_tame_name(node.name)
-    if isinstance(node, ast.Attribute):
-        return type(node.ctx) is ast.Load and _is_tame_name(node.attr)
-    if isinstance(node, ast.Subscript):
-        return type(node.ctx) is ast.Load or type(node.value) in (ast.Name, ast.Subscript)
+    match node:
+        case ast.Import():
+            return all(alias.name in TAME_MODULES and _is_tame_new(alias.asname or alias.name) for alias in node.names)
+        case ast.ImportFrom():
+            members = all(alias.name in TAME_MEMBERS for alias in node.names)
+            return not node.level and node.module in TAME_MODULES and members
+        case ast.alias(asname=str(name)) | ast.arg(arg=name):
+            return _is_tame_new(name)
+        case ast.FunctionDef():
+            return _is_tame_new(node.name) and not node.decorator_list
+        case ast.ExceptHandler():
+            return node.name is None  # a message may hold any character
+        case ast.Name():
+            return _is_tame_name(node.id) if type(node.ctx) is ast.Load else _is_tame_new(node.id)
+        case ast.keyword():
+            return node.arg is None or not node.arg.startswith("_")
+        case ast.Attribute():
+            return type(node.ctx) is ast.Load and node.attr in TAME_ATTRIBUTES
+        case ast.Subscript():
+            return type(node.ctx) is ast.Load or type(node.value) in (ast.Name, ast.Subscript)
+        case ast.JoinedStr() | ast.FormattedValue():
+            return shown
+        case ast.Constant(value=str(text)):
+            return "__" not in text and (shown or _UNCALLABLE.fullmatch(text) is not None)
+        case ast.Constant():
+            return type(node.value) is not bytes
     return True
 
 
 def _is_tame_name(name: str) -> bool:
-    return not name.startswith("_") and name not in UNTAME_NAMES
+    return not name.startswith("_") and (name not in _BUILTINS or name in TAME_BUILTINS)
+
+
+def _is_tame_new(name: str) -> bool:
+    return not name.startswith("_") and name not in _BUILTINS
+
+
+class _Room:
+    """What a report may still hold."""
+
+    def __init__(self) -> None:
+        self.chars, self.items = MAX_REPORT_CHARS, 0
+
+    def take(self, chars: int) -> bool:
+        self.items -= 1
+        self.chars -= chars
+        return self.items >= 0 and self.chars >= 0
 
 
 def encode(namespace: Mapping[str, object]) -> dict[str, Any] | None:
-    """Variables as JSON: values under a tag of their type, null for what is not plain; None for too many names."""
-    names = [name for name in namespace if not name.startswith("__")]
-    if len(names) > MAX_NAMES:
+    """Variables as JSON: values under a tag of their type, null for what is not plain or too large together.
+
+    None for too many names, or odd ones.
+    """
+    if len(namespace) > MAX_NAMES or not _are_names(namespace):
         return None
-    return {name: _encode(namespace[name], MAX_ITEMS) for name in names}
+    room = _Room()
+    return {name: _encode_one(value, room) for name, value in namespace.items() if not name.startswith("__")}
 
 
-def _encode(value: object, room: int) -> Any:
+def _are_names(names: Iterable[object]) -> bool:
+    return all(type(name) is str and len(name) <= MAX_NAME_CHARS for name in names)
+
+
+def _encode_one(value: object, room: _Room) -> Any:
+    room.items = MAX_ITEMS
+    return _encode(value, room, MAX_DEPTH)
+
+
+def _encode(value: object, room: _Room, depth: int) -> Any:
     kind = type(value)
     if value is Fraction:
         return ["class"]
     if kind in (bool, float):
-        return ["is", value]
+        return ["is", value] if room.take(30) else None
     if kind is int:
-        return ["is", value] if -MAX_INT < value < MAX_INT else None  # type: ignore[operator]
+        return ["is", value] if _is_small(value) and room.take(10 + value.bit_length() // 3) else None  # type: ignore
     if kind is str:
-        return ["is", value] if len(value) <= MAX_CHARS and value.isascii() else None  # type: ignore
+        fits = len(value) <= MAX_CHARS and value.isascii() and room.take(10 + len(value))  # type: ignore
+        return ["is", value] if fits else None
     if kind is Fraction:
-        parts = (_encode(value.numerator, 0), _encode(value.denominator, 0))  # type: ignore[attr-defined]
-        return ["fraction", *(part[1] for part in parts)] if all(parts) else None
-    if kind is tuple and len(value) < room:  # type: ignore[arg-type]
-        items = [_encode(item, room // 4) for item in value]  # type: ignore[attr-defined]
-        return ["tuple", *items] if None not in items else None
+        parts = [value.numerator, value.denominator]  # type: ignore[attr-defined]
+        fits = all(map(_is_small, parts)) and room.take(20 + sum(part.bit_length() for part in parts) // 3)
+        return ["fraction", *parts] if fits else None
+    if kind is tuple and depth and room.take(10):
+        encoded: list[Any] = ["tuple"]
+        for item in value:  # type: ignore[attr-defined]
+            encoded.append(_encode(item, room, depth - 1))
+            if encoded[-1] is None:
+                return None
+        return encoded
     return None
 
 
-def decode(report: Mapping[str, Any]) -> dict[str, object]:
-    """Variables from a report; whatever is not as `encode` writes it is opaque."""
-    decoded = {name: _decode(value) for name, value in report.items()}
-    return {name: value if _encode(value, MAX_ITEMS) == report[name] else OPAQUE for name, value in decoded.items()}
+def _is_small(number: object) -> bool:
+    return type(number) is int and -MAX_INT < number < MAX_INT
 
 
-def _decode(value: Any) -> object:
+def decode(report: object) -> dict[str, object] | None:
+    """Variables from a report; whatever is not as `encode` writes it is opaque, None if it is no report at all."""
+    if type(report) is not dict or len(report) > MAX_NAMES or not _are_names(report):
+        return None
+    room = _Room()
+    return {name: _checked(value, room) for name, value in report.items()}
+
+
+def _checked(value: Any, room: _Room) -> object:
+    decoded = _decode(value, MAX_DEPTH)
+    return decoded if decoded is not OPAQUE and _encode_one(decoded, room) == value else OPAQUE
+
+
+def _decode(value: Any, depth: int) -> object:
     match value:
         case ["class"]:
             return Fraction
         case ["is", bool() | int() | float() | str() as plain]:
             return plain
-        case ["fraction", int() as numerator, int() as denominator] if denominator > 0:
-            return Fraction(numerator, denominator)
-        case ["tuple", *items]:
-            decoded = tuple([_decode(item) for item in items])
-            return OPAQUE if OPAQUE in decoded else decoded
+        case ["fraction", numerator, denominator] if _is_small(numerator) and _is_small(denominator):
+            return Fraction(numerator, denominator) if denominator > 0 else OPAQUE
+        case ["tuple", *items] if depth and len(items) < MAX_ITEMS:
+            decoded = []
+            for item in items:
+                decoded.append(_decode(item, depth - 1))
+                if decoded[-1] is OPAQUE:
+                    return OPAQUE
+            return tuple(decoded)
     return OPAQUE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import time
 from contextlib import redirect_stdout
 
 import pytest
@@ -10,20 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rstar.protocols import Verdict
-from sandbox.arithmetic import NotEligible, Outcome, run_arithmetic
+from sandbox.arithmetic import MAX_CACHED, NotEligible, Outcome, _parse_short, run_arithmetic
+from sandbox.checkpoint import imports_warm_modules
 from sandbox.errors import describe_error
 
 BOUND = 100_000
 
 
 def by_cpython(code: str, variables: dict[str, object]) -> Outcome:
-    """The same step through `exec`."""
+    """The same step as `sandbox.interpreter` runs it."""
     namespace = dict(variables)
-    printed, verdict, error = io.StringIO(), Verdict.OK, ""
-    lines = compile(code, "<step>", "exec")
+    printed, verdict, error, echo = io.StringIO(), Verdict.OK, "", ""
+    tree = ast.parse(code)
+    last = tree.body.pop() if tree.body and type(tree.body[-1]) is ast.Expr else None
     try:
         with redirect_stdout(printed):
-            exec(lines, namespace)
+            exec(compile(tree, "<step>", "exec"), namespace)
+            value = eval(compile(ast.Expression(last.value), "<step>", "eval"), namespace) if last else None
+            echo = "" if value is None else repr(value)
     except Exception as exception:
         verdict, trace = Verdict.EXCEPTION, exception.__traceback__
         line = None
@@ -33,7 +39,7 @@ def by_cpython(code: str, variables: dict[str, object]) -> Outcome:
         error = describe_error(type(exception).__name__, str(exception), line, code)
     del namespace["__builtins__"]
     namespace.pop("__doc__", None) if "__doc__" not in variables else None
-    return Outcome(verdict, printed.getvalue().rstrip("\n"), error, namespace)
+    return Outcome(verdict, (printed.getvalue() or echo).rstrip("\n"), error, namespace)
 
 
 NAMES = ["a", "b", "tom"]
@@ -73,6 +79,7 @@ statements = st.one_of(
     st.tuples(expressions, expressions).map(lambda t: f"a, b = {t[0]}, {t[1]}"),
     expressions.map(lambda e: f"a = b = {e}"),
     expressions.map(lambda e: f"print({e})"),
+    expressions,
     st.tuples(expressions, expressions).map(lambda t: f"print({t[0]}, {t[1]})"),
     st.just("# only words"),
 )
@@ -98,13 +105,14 @@ def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 programs = st.lists(st.recursive(statements, nested, max_leaves=5), min_size=1, max_size=4).map("\n".join)
+endings = st.one_of(st.just("pass"), expressions, expressions.map(lambda e: f"print({e})"))
 
 
 @settings(max_examples=600, deadline=None)
-@given(programs, st.booleans())
-def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool) -> None:
+@given(programs, st.booleans(), endings)
+def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool, ending: str) -> None:
     prefix = "a, b, tom = 5, 0.5, 12\n" + "from fractions import Fraction\ntom = Fraction(7, 2)\n" * with_fraction
-    code = prefix + program + "\npass"
+    code = prefix + program + "\n" + ending
     try:
         outcome = run_arithmetic(code, {}, max_output_bytes=BOUND)
     except NotEligible:
@@ -133,6 +141,11 @@ def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool) 
         ("if tom / 0:\n    x = 1", "", "ZeroDivisionError: division by zero (line 1: if tom / 0:)"),
         ("tom / 0", "", "ZeroDivisionError: division by zero (line 1: tom / 0)"),
         ("\nx = ann + 1", "", "NameError: name 'ann' is not defined (line 2: x = ann + 1)"),
+        ("i = 1\nwhile 1 / i:\n    i -= 1\n    i", "", "ZeroDivisionError: division by zero (line 2: while 1 / i:)"),
+        ("print(tom)\ntom\n1 / 0", "34", "ZeroDivisionError: division by zero (line 3: 1 / 0)"),
+        ("for i in range(3):\n    i", "", ""),
+        ("tom\nif tom:\n    tom", "", ""),
+        ("tom\nprint(1)\ntom", "1", ""),
         ("tom += 'x'", "", "TypeError: unsupported operand type(s) for +=: 'int' and 'str' (line 1: tom += 'x')"),
     ],
 )
@@ -183,6 +196,16 @@ def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) ->
         "1 / (1 -\n1)",
         "eval('1')",
         "-" * 1900 + "1",
+        "if 0:\n    x = (yield)",
+        "x = 1 or (yield)",
+        "if 0:\n    x = await y",
+        "if 0:\n    from __future__ import braces",
+        "x = 1 or f(a=1, a=2)",
+        "x = 1 or (lambda a, a: 1)",
+        "if 0:\n    *a, *b = 1, 2",
+        "for i in range(0):\n    __debug__ = 1",
+        "x = 1 or (1 is 1)",  # a warning
+        "x = 1if 1 else 2",  # another one
     ],
 )
 def test_a_doubtful_step_is_declined(code: str) -> None:
@@ -199,3 +222,64 @@ def test_the_given_variables_are_not_changed() -> None:
     variables = {"x": 1}
     run_arithmetic("x = 2", variables, max_output_bytes=BOUND)
     assert variables == {"x": 1}
+
+
+def test_declining_prints_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    for code in ("x = 1 or (1 is 1)", "x = 1if 1 else 2", "x = 1 or 1()"):
+        with pytest.raises(NotEligible):
+            run_arithmetic(code, {}, max_output_bytes=BOUND)
+    assert not recwarn.list
+
+
+def test_long_codes_are_not_kept() -> None:
+    _parse_short.cache_clear()
+    for number in range(2 * MAX_CACHED):
+        run_arithmetic(f"x = {number}", {}, max_output_bytes=BOUND)
+        run_arithmetic(f"x = {number} {'+ 1' * 200}", {}, max_output_bytes=BOUND)
+    assert _parse_short.cache_info().currsize == MAX_CACHED
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\t", "\f", "\r\n", "import ", "from"])
+def test_looking_for_imports_takes_linear_time(blank: str) -> None:
+    start = time.process_time()
+    assert not imports_warm_modules(blank * 100_000 + "x")
+    assert time.process_time() - start < 0.5
+    assert imports_warm_modules("\n \n  import math, numpy as np")
+
+
+def test_an_error_is_told_in_bounded_space() -> None:
+    assert len(describe_error("E" * 10**6, "m" * 10**6, 1, "x" * 10**6)) < 1500
+
+
+FRACTION = "from fractions import Fraction as F\n"
+REPEAT = "for i in range(9000):\n    "
+BIG = f"{FRACTION}a = F(2**1000 + 1, 3**600 + 1)\nb = F(3**630 + 2, 2**1000 + 3)\n{REPEAT}"
+STRINGS = "t = ('a' * 1990,) * 62\n"
+BOMBS = [
+    "a = 2**2000 * 2**2000\nt = (a,) * 62\nfor i in range(9700):\n    t",
+    f"{STRINGS}{REPEAT}t",
+    f"{FRACTION}t = ()\nfor i in range(30):\n    t = t + (F(1, 2**1000 + 2 * i + 1),)\nu = ()\nfor x in t:\n"
+    "    u = u + (-x,)\nw = t + u\nfor i in range(780):\n    s = sum(w)",
+    f"{FRACTION}t = ()\nfor i in range(60):\n    t = t + (F(1, 2**1000 + 2 * i + 1),)\n"
+    "for i in range(2000):\n    s = len(str(max(t) < 1))",
+    f"{STRINGS}print({'t,' * 900})",
+    f"{STRINGS}x = f'{'{t}' * 600}'",
+    f"{STRINGS}u = ()\nfor i in range(62):\n    u = u + ('aa' * 995,)\n{REPEAT}t == u",
+    *[BIG + operation for operation in ("a + b", "a // b", "a < b", "a + 0.5", "-a", "round(a, 9)", "(a, b) < (b, a)")],
+    *[REPEAT + part * 190 for part in ("pass;", "(1,)*60;", "0;", "i=3;")],
+    REPEAT + "a = " * 480 + "1",
+    f"t = (1,) * 60\n{REPEAT}{'a,' * 60} = t",
+    f"{REPEAT}from fractions import {', '.join(['Fraction'] * 190)}",
+    f"x = 1e308\n{REPEAT}f'{{x:99.99f}}'",
+    f"a = '9' * 1200\n{REPEAT}int(a)",
+    f"a = 'ab' * 990\n{REPEAT}max(a)",
+    f"a = 3**2500\nb = 3**1300\n{REPEAT}a // b",
+]
+
+
+@pytest.mark.parametrize("code", BOMBS, ids=range(len(BOMBS)))
+def test_every_step_ends_soon(code: str) -> None:
+    start = time.process_time()
+    with pytest.raises(NotEligible):
+        run_arithmetic(code, {}, max_output_bytes=BOUND)
+    assert time.process_time() - start < 0.5

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from types import ModuleType
 
 import pytest
 
 from rstar.protocols import Verdict
-from sandbox.plain import OPAQUE, decode, encode, is_tame
+from sandbox.plain import OPAQUE, TAME_ATTRIBUTES, TAME_MODULES, decode, encode, is_tame
 from sandbox.pool import Sandbox
 from sandbox.providers import open_sandbox
 
@@ -45,7 +47,8 @@ async def test_the_fast_path_goes_on_after_a_solve(sandbox: Sandbox) -> None:
     [
         "import math\nx = [1]\nx[0] = math.sqrt(4)",
         "def f(n):\n    return n + 1\ny = f(2)",
-        "import numpy as np\nz = np.array([1, 2]).sum()",
+        "def area(r):\n    'Of it (flat).'\n    return 3.14 * r**2\nprint(f'It is {area(2):.2f} (about).')",
+        "from collections import Counter\nc = Counter([1, 2, 2]).most_common(1)[0][0]",
         "try:\n    y = 1 / 0\nexcept ZeroDivisionError:\n    y = None",
         SOLVE,
     ],
@@ -73,6 +76,30 @@ def test_mathematics_is_tame(code: str) -> None:
         "f()[0] = 1",
         "def f(:",
         "del x",
+        "g = (i for i in (1,))\ng.gi_frame.f_builtins",
+        "match 3:\n    case __builtins__:\n        pass",
+        "match 3:\n    case sum:\n        pass",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as __builtins__:\n    pass",
+        "import fractions\nfractions.operator.attrgetter('a')",
+        "from fractions import operator",
+        "from statistics import sys as s",
+        "from functools import update_wrapper",
+        "import functools\nfunctools.update_wrapper(max, min)",
+        "import sympy\nsympy.sympify(\"__import__('builtins')\")",
+        "from sympy import S\nS('exec(1)')",
+        "from sympy import S\nS(str((1,))[0])",
+        "from sympy import S\nS(f'{(1,)}')",
+        "from sympy import S\nprint(S(f'{(1,)}'))",
+        "from sympy import S as print",
+        "from sympy import *",
+        "print = max",
+        "def print(x): pass",
+        "x = chr(40)",
+        "x = 'a'.format",
+        "x = b'a'",
+        "def f(__builtins__): pass",
+        "import numpy",
+        "x = 1\n" * 3000,
     ],
 )
 def test_what_reaches_further_is_not(code: str) -> None:
@@ -92,6 +119,7 @@ def test_variables_come_back_as_they_were_and_the_rest_is_opaque() -> None:
     }  # fmt: skip
     opaque = {"i": [1], "j": 2**2000, "k": "caf\u00e9", "m": "x" * 3000, "n": (1, [2]), "o": None, "p": abs, "q": 1j}
     found = decode(json.loads(json.dumps(encode(plain | opaque | {"__name__": "__main__"}))))
+    assert found is not None
     assert {name: value for name, value in found.items() if value is not OPAQUE} == plain
     assert {name for name, value in found.items() if value is OPAQUE} == set(opaque)
     assert [type(found[name]) for name in plain] == [type(value) for value in plain.values()]
@@ -104,3 +132,42 @@ def test_variables_come_back_as_they_were_and_the_rest_is_opaque() -> None:
 )  # fmt: skip
 def test_a_report_that_lies_about_its_form_is_opaque(forged: object) -> None:
     assert decode({"x": forged}) == {"x": OPAQUE}
+
+
+def test_a_report_is_bounded() -> None:
+    shared: object = ("a" * 1900,) * 7
+    for _ in range(6):
+        shared = (shared,) * 15
+    assert encode({"x": shared, "y": 1}) == {"x": None, "y": ["is", 1]}
+    many = encode({f"x{i}": "a" * 1900 for i in range(1000)})
+    assert many is not None
+    assert len(json.dumps(many)) < 200_000
+    assert many["x0"] is not None
+    assert many["x999"] is None
+    assert encode({"x" * 1000: 1}) is None
+    assert encode({3: 1}) is None  # type: ignore[dict-item]
+    assert encode({f"x{i}": 1 for i in range(9999)}) is None
+
+
+def test_decoding_is_bounded() -> None:
+    nested: object = ["is", 1]
+    for _ in range(5000):
+        nested = ["tuple", nested]
+    assert decode({"x": nested, "y": ["fraction", 2**5000, 3]}) == {"x": OPAQUE, "y": OPAQUE}
+    found = decode({f"x{i}": ["is", "a" * 1900] for i in range(1000)})
+    assert found is not None
+    assert sum(value is not OPAQUE for value in found.values()) < 100
+    for report in ([], 3, {"x" * 1000: ["is", 1]}, {f"x{i}": ["is", 1] for i in range(9999)}):
+        assert decode(report) is None
+
+
+def test_tame_attributes_reach_no_further_module() -> None:
+    waiting = [importlib.import_module(name) for name in sorted(TAME_MODULES)]
+    reached = {module.__name__ for module in waiting}
+    while waiting:
+        module = waiting.pop()
+        found = [getattr(module, name, None) for name in sorted(TAME_ATTRIBUTES)]
+        new = {each.__name__: each for each in found if isinstance(each, ModuleType) and each.__name__ not in reached}
+        reached |= set(new)
+        waiting += new.values()
+    assert reached <= TAME_MODULES | {"sympy.core.evalf"}  # a method of that name is what is meant
