@@ -29,8 +29,17 @@ class Ran:
     variables: dict[str, Any] | None
 
 
+class PrefixFailed(Exception):
+    """Steps that ran before did not run again; `report` says how that ended."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        super().__init__(report["ending"])
+        self.report = report
+
+
 Launch = Callable[[Limits], Awaitable[Link]]
 REPLY_SECONDS = 30.0  # beyond the step's own limit
+MAX_LOST = 2  # requests in a row, before a server that still answers is replaced
 STARTUP_SECONDS = 60.0  # what a first import may take
 
 
@@ -47,6 +56,7 @@ class ForkServer:
         self._dropped: list[str] = []
         self._lock = FairLock()
         self.isolation: dict[str, bool] = {}
+        self._num_lost = 0
         self.num_waiting = 0
         self.num_revived = 0
         self.num_starts = 0
@@ -96,21 +106,47 @@ class ForkServer:
         async with self._lock.hold(parent.tree if parent else key):
             try:
                 await self._start()
-                origin = await self._root(warm) if parent is None else await self._revive(parent, warm)
-                report = await self._execute(origin, [code], key, plain=plain)
+                report = await self._continue(parent, code, key=key, warm=warm, plain=plain)
                 if report is None:
                     raise SandboxLost("the sandbox server died")
+                if report.get("worn"):
+                    await self._stop()  # what steps left in it is gone; the next request finds a fresh one
             except (TimeoutError, SandboxLost, OSError) as error:
                 words = self._link.last_words() if self._link else ""
                 await self._stop()
                 raise SandboxLost(f"{error or type(error).__name__}{last_line(words)}") from error
+            try:
+                execution = execution_of(report, self._limits)
+            except SandboxLost:
+                self._num_lost += 1
+                if self._num_lost >= MAX_LOST:
+                    await self._stop()
+                raise
+            self._num_lost = 0
+            if execution.verdict is Verdict.OK and self._link:
+                self._keep(key, warm)
+            return Ran(execution, report.get("variables") if plain else None)
+
+    async def _continue(
+        self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool
+    ) -> dict[str, Any] | None:
+        """Return the report on a step; one that its prefix makes impossible ends as that trajectory's own fault."""
+        for last in (False, True):
+            try:
+                origin = await self._root(warm) if parent is None else await self._revive(parent, warm)
+            except PrefixFailed as failed:
+                return failed.report
+            report = await self._execute(origin, [code], key, plain=plain)
+            if report is None or report["ending"] not in ("parent_gone", "unstarted"):
+                return report
             if report["ending"] == "parent_gone":  # only that interpreter is lost
                 self._kept.pop(origin, None)
                 self._roots.discard(origin)
-            execution = execution_of(report, self._limits)
-            if execution.verdict is Verdict.OK:
-                self._keep(key, warm)
-            return Ran(execution, report.get("variables") if plain else None)
+            if parent is None:
+                return report
+            if last:
+                return {"ending": "unlike_itself"}
+        raise AssertionError("unreachable")
 
     async def _revive(self, checkpoint: Checkpoint, warm: bool) -> str:
         """Return the id of an interpreter in that state, made again from the last one kept on the way to it."""
@@ -122,8 +158,15 @@ class ForkServer:
         kept = path[: -len(missing)]
         origin = kept[-1].key if kept else await self._root(warm)
         report = await self._execute(origin, [step.code for step in missing], checkpoint.key)
-        if report is None or report.get("status") != "ok":
-            raise SandboxLost(f"a prefix that ran before did not run again: {report and report.get('error')}")
+        if report is None:
+            raise SandboxLost("the sandbox server died")
+        if report["ending"] == "parent_gone":
+            self._kept.pop(origin, None)
+            self._roots.discard(origin)
+        if report["ending"] in ("parent_gone", "unstarted"):
+            raise SandboxLost("an interpreter ended")
+        if report.get("status") != "ok":
+            raise PrefixFailed(report)
         self.num_revived += 1
         self._keep(checkpoint.key, warm)
         return checkpoint.key
@@ -158,7 +201,7 @@ class ForkServer:
             await self._link.send(json.dumps(request).encode() + b"\n")
             line = await asyncio.wait_for(self._link.receive(), seconds)
             return json.loads(line) if line.endswith(b"\n") else None
-        except (ConnectionError, ValueError):
+        except (ConnectionError, ValueError, RecursionError):
             return None
 
     async def _start(self) -> None:
@@ -170,7 +213,7 @@ class ForkServer:
         self.isolation = self._link.isolation
 
     async def _stop(self) -> None:
-        link, self._link = self._link, None
+        link, self._link, self._num_lost = self._link, None, 0
         self._kept.clear()
         self._roots.clear()
         self._dropped.clear()

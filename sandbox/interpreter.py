@@ -28,8 +28,13 @@ from sandbox.plain import encode as _encode
 
 HEADER = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 2**28
+MAX_VARIABLES_BYTES = 2**20  # as JSON; of no use to the other side beyond
+MAX_ERROR_CHARS = 2000
 _getstate, _setstate = random.getstate, random.setstate
-_listdir, _getrusage, _len = os.listdir, resource.getrusage, len
+_listdir, _getrusage, _len, _type = os.listdir, resource.getrusage, len, type
+_getrlimit, _setrlimit, _setpgid, _dup2, _close = resource.getrlimit, resource.setrlimit, os.setpgid, os.dup2, os.close
+_open, _chdir, _mkdir, _copytree, _Socket = os.open, os.chdir, os.mkdir, shutil.copytree, socket.socket
+_send_fds, _recv_fds = socket.send_fds, socket.recv_fds
 _dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
 _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
 
@@ -38,7 +43,7 @@ def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = (
     data = _dumps(message).encode()
     header = HEADER.pack(_len(data))
     if descriptors:
-        socket.send_fds(channel, [header], list(descriptors))
+        _send_fds(channel, [header], list(descriptors))
     else:
         channel.sendall(header)
     channel.sendall(data)
@@ -46,7 +51,7 @@ def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = (
 
 def receive(channel: socket.socket, num_descriptors: int = 0) -> tuple[dict | None, list[int]]:
     """Return the next message and the descriptors sent with it; (None, []) once the other end is closed."""
-    header, descriptors, _, _ = socket.recv_fds(channel, HEADER.size, num_descriptors)
+    header, descriptors, _, _ = _recv_fds(channel, HEADER.size, num_descriptors)
     if _len(header) < HEADER.size:
         return None, list(descriptors)
     data = bytearray()
@@ -84,19 +89,21 @@ class Interpreter:
                 _exit(0)
             if not self._fork(request, descriptors):
                 continue
-            reply = self._run(request["codes"]) | {"token": request["token"]}
+            reply = self._move(request["folder"]) or self._run(request["codes"])
+            reply["token"] = request["token"]
             if request["plain"] and reply["status"] == "ok":
-                reply["variables"] = _encode(self._main.__dict__)
+                reply["variables"] = self._variables()
+            if reply["status"] == "ok":
+                die_with_parent(False)  # before the reply: after it this process may be stopped
             with suppress(OSError):
                 send(self._channel, reply)
             if reply["status"] != "ok":
                 _exit(0)
-            die_with_parent(False)
             self._silence()
 
     def _fork(self, request: dict, descriptors: list[int]) -> bool:
         """Return True in the child, which is ready to run."""
-        channel = socket.socket(fileno=descriptors[0])
+        channel = _Socket(fileno=descriptors[0])
         random_state = _getstate()
         try:
             child = _fork()
@@ -105,21 +112,44 @@ class Interpreter:
             child = -1
         if child:
             channel.close()
-            os.close(descriptors[1])
+            _close(descriptors[1])
             return False
         self._channel.close()
         self._channel = channel
         _setstate(random_state)  # a fork seeds it anew; a step continues its prefix
-        os.setpgid(0, 0)
+        _setpgid(0, 0)
         die_with_parent(True)  # for a server that dies while the step runs
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(request["seconds"]) + 2, hard))
+        _, hard = _getrlimit(resource.RLIMIT_CPU)
+        seconds = int(request["seconds"]) + 2
+        _setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else min(seconds, hard), hard))
         _signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(descriptors[1], 1)
-        os.close(descriptors[1])
-        _move_folder(request["folder"])
-        send(channel, {"pid": os.getpid()})
+        _dup2(descriptors[1], 1)
+        _close(descriptors[1])
+        send(channel, {"born": True})  # the kernel tells the server who sends it
         return True
+
+    def _move(self, folder: str) -> dict:
+        """Stand in a folder of one's own that holds what the parent's held; the reply that says so where that fails."""
+        try:
+            if _listdir("."):
+                _copytree(".", folder, symlinks=True)
+            else:
+                _mkdir(folder)
+            _chdir(folder)
+            os.environ["TMPDIR"] = folder
+            if "tempfile" in sys.modules:
+                sys.modules["tempfile"].tempdir = None
+        except Exception as exception:
+            error = f"{_type(exception).__name__}: the files of the steps before could not be copied"
+            return {"status": "exception", "error": error[:MAX_ERROR_CHARS], "echo": "", "memory_bytes": 0}
+        return {}
+
+    def _variables(self) -> dict | None:
+        try:
+            variables = _encode(self._main.__dict__)
+            return variables if _len(_dumps(variables)) <= MAX_VARIABLES_BYTES else None
+        except Exception:  # no memory left
+            return None
 
     def _run(self, codes: list[str]) -> dict:
         """Run the codes one after the other; all but the last restore a state and may not fail."""
@@ -144,7 +174,7 @@ class Interpreter:
                 self._flush()
                 error = _describe(exception, code, filename)
             except BaseException:  # a hostile __str__, or no memory left to say so
-                error = type(exception).__name__
+                error = _type(exception).__name__
         self._guard.disarm()
         if status == "ok" and _len(_listdir("/proc/self/task")) > 1:  # a fork would not have it
             status, error = "forbidden", "Forbidden: the step left a thread running"
@@ -152,7 +182,8 @@ class Interpreter:
             status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
         kilobytes = _getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
-            "status": status, "error": error, "echo": echo[: self._max_echo_chars], "memory_bytes": kilobytes * 1024
+            "status": status, "error": error[:MAX_ERROR_CHARS], "echo": echo[: self._max_echo_chars],
+            "memory_bytes": kilobytes * 1024,
         }  # fmt: skip
 
     def _execute(self, code: str, filename: str) -> str:
@@ -173,9 +204,9 @@ class Interpreter:
 
     def _silence(self) -> None:
         """Let go of the step's pipe, so that its reader sees the end."""
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
+        null = _open(os.devnull, os.O_WRONLY)
+        _dup2(null, 1)
+        _close(null)
 
 
 def _status(exception: BaseException) -> str:
@@ -193,12 +224,3 @@ def _describe(exception: BaseException, code: str, filename: str) -> str:
             line = frame.tb_lineno
         frame = frame.tb_next
     return describe_error(type(exception).__name__, str(exception), line, code)
-
-
-def _move_folder(folder: str) -> None:
-    """Stand in a folder of one's own that holds what the parent's held."""
-    if os.listdir("."):  # noqa: PTH208
-        shutil.copytree(".", folder, symlinks=True)
-    else:
-        os.mkdir(folder)  # noqa: PTH102
-    os.chdir(folder)

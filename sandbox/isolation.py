@@ -2,7 +2,7 @@
 
 Namespaces need no privilege on most kernels; where one is refused the server runs without it and says so. Call
 `enter_namespaces` first of all, before any thread exists. What a step may ask of the kernel is narrowed further by
-`deny_system_calls`, after which nothing can be signalled, traced, connected to or executed.
+`deny_system_calls`, after which nothing can be signalled, traced, limited, connected to or executed, and no timer set.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def enter_namespaces(work: Path, *, wanted: bool = True) -> dict[str, bool]:
     return {"processes": isolated, "network": isolated, "files": files, "own_proc": own_proc}
 
 
-# By machine: the architecture as the kernel's filter names it, and the numbers of what no step needs.
+# By machine: the architecture as the kernel's filter names it, and the numbers of what no step needs, and
+# of what it needs with some arguments only.
 DENIED = {
     "x86_64": (
         0xC000003E,
@@ -71,7 +72,11 @@ DENIED = {
             "open_tree": 428, "move_mount": 429, "fsopen": 430, "mount_setattr": 442, "open_by_handle_at": 304,
             "execve": 59, "execveat": 322, "setsid": 112, "personality": 135, "memfd_create": 319,
             "keyctl": 250, "add_key": 248, "request_key": 249, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+            "setitimer": 38, "alarm": 37, "timer_create": 222, "timerfd_create": 283, "signalfd": 282, "signalfd4": 289,
+            "mq_open": 240, "mq_unlink": 241, "setpriority": 141, "ioprio_set": 251, "setsockopt": 54,
+            "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314,
         },
+        {"clone": 56, "prlimit64": 302, "fcntl": 72, "ioctl": 16},
     ),
     "aarch64": (
         0xC00000B7,
@@ -85,11 +90,21 @@ DENIED = {
             "open_tree": 428, "move_mount": 429, "fsopen": 430, "mount_setattr": 442, "open_by_handle_at": 265,
             "execve": 221, "execveat": 281, "setsid": 157, "personality": 92, "memfd_create": 279,
             "keyctl": 219, "add_key": 217, "request_key": 218, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
+            "setitimer": 103, "timer_create": 107, "timerfd_create": 85, "signalfd4": 74,
+            "mq_open": 180, "mq_unlink": 181, "setpriority": 140, "ioprio_set": 30, "setsockopt": 208,
+            "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "sched_setattr": 274,
         },
+        {"clone": 220, "prlimit64": 261, "fcntl": 25, "ioctl": 29},
     ),
 }  # fmt: skip
 X32_BIT, CLONE3 = 0x40000000, 435
-BPF_LOAD, BPF_JUMP_EQUAL, BPF_JUMP_AT_LEAST, BPF_RETURN = 0x20, 0x15, 0x35, 0x06
+CLONE_NEW_ANYTHING = 0x7E020000
+# By call: the number of the argument, and the values that make the kernel signal a process of the caller's choice.
+REFUSED_VALUES = {
+    "fcntl": (1, (8, 10, 15, 1024, 1026)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
+    "ioctl": (1, (0x8901, 0x8902, 0x5412)),  # FIOSETOWN, SIOCSPGRP, TIOCSTI
+}
+BPF_LOAD, BPF_JUMP_EQUAL, BPF_JUMP_AT_LEAST, BPF_JUMP_ANY_BIT, BPF_RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 SECCOMP_MODE_FILTER, SECCOMP_ALLOW, SECCOMP_ERRNO, SECCOMP_KILL = 2, 0x7FFF0000, 0x00050000, 0x80000000
 
 
@@ -101,7 +116,7 @@ def deny_system_calls() -> bool:
     keep_private()
     if platform.machine() not in DENIED:
         return False
-    architecture, denied = DENIED[platform.machine()]
+    architecture, denied, narrowed = DENIED[platform.machine()]
     refuse, unknown = SECCOMP_ERRNO | errno.EPERM, SECCOMP_ERRNO | errno.ENOSYS
     program = [
         (BPF_LOAD, 0, 0, 4), (BPF_JUMP_EQUAL, 1, 0, architecture), (BPF_RETURN, 0, 0, SECCOMP_KILL),
@@ -110,7 +125,19 @@ def deny_system_calls() -> bool:
     ]  # fmt: skip
     for number in denied.values():
         program += [(BPF_JUMP_EQUAL, 0, 1, number), (BPF_RETURN, 0, 0, refuse)]
-    program.append((BPF_RETURN, 0, 0, SECCOMP_ALLOW))
+    allow = (BPF_RETURN, 0, 0, SECCOMP_ALLOW)
+    for name, number in narrowed.items():
+        argument, values = REFUSED_VALUES.get(name, (0, ()))
+        # The kernel reads these arguments as 32 bits: the lower half of what the filter sees.
+        checks = [(BPF_LOAD, 0, 0, 16 + 8 * argument)]
+        if name == "prlimit64":  # the limits of the caller only
+            checks += [(BPF_JUMP_EQUAL, 1, 0, 0), (BPF_RETURN, 0, 0, refuse)]
+        if name == "clone":
+            checks += [(BPF_JUMP_ANY_BIT, 0, 1, CLONE_NEW_ANYTHING), (BPF_RETURN, 0, 0, refuse)]
+        for value in values:
+            checks += [(BPF_JUMP_EQUAL, 0, 1, value), (BPF_RETURN, 0, 0, refuse)]
+        program += [(BPF_JUMP_EQUAL, 0, len(checks) + 1, number), *checks, allow]
+    program.append(allow)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header), 0, 0) == 0

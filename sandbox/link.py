@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rstar.protocols import SandboxLost
+from sandbox.folders import remove
 from sandbox.limits import Limits
 
 BOOT = (
@@ -105,7 +105,7 @@ class LocalLink:
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(ValueError):
             await self._process.communicate()
-        shutil.rmtree(self._work, ignore_errors=True)
+        remove(str(self._work), str(self._work))
 
     def last_words(self) -> str:
         with suppress(OSError):

@@ -12,23 +12,29 @@ import json
 import os
 import random
 import select
-import shutil
 import signal
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.folders import exceeds, fresh_name, remove
 from sandbox.guard import Guard
-from sandbox.interpreter import Interpreter, receive, send
+from sandbox.interpreter import HEADER, MAX_VARIABLES_BYTES, Interpreter, receive, send
 from sandbox.isolation import IN_CONTAINER, deny_system_calls, enter_namespaces, keep_private, limit_resources
 from sandbox.rehearsal import rehearse
 
 START_SECONDS = 60.0  # a root imports its modules in this time
 GRACE_SECONDS = 5.0  # to fork
 SWEEPS, SWEEP_SECONDS = 200, 0.002
+STATUSES = frozenset({"ok", "exception", "memory", "forbidden"})
+MAX_ERROR_CHARS, MAX_DEPTH = 2000, 16
+CREDENTIALS = struct.Struct("3i")  # process, user, group
+MAX_ENTRIES = 1000  # files and folders that a trajectory has in its folder
+WORN_SHARE = 0.5  # of the work folder's file system; what no step in charge of it holds is not given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +50,66 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
         self.channel.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(str(self.folder), str(self.folder.parent))
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+
+
+class Inbox:
+    """Frames that come over a channel, whoever writes them: of a bounded size, and never waited for."""
+
+    def __init__(self, channel: socket.socket, max_bytes: int) -> None:
+        channel.setblocking(False)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.pid = 0  # of the first sender, by the kernel's word
+        self._channel = channel
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def read(self) -> bool:
+        """Take what there is; False at the end."""
+        try:
+            data, ancillary, _, _ = self._channel.recvmsg(1 << 16, socket.CMSG_SPACE(CREDENTIALS.size))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for level, kind, value in ancillary:
+            if (level, kind, len(value)) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, CREDENTIALS.size):
+                self.pid = self.pid or CREDENTIALS.unpack(value)[0]
+        self._buffer += data
+        return bool(data)
+
+    def frame(self) -> bytes | None:
+        """The next frame once it is there as a whole; one that is too large is an empty one."""
+        if len(self._buffer) < HEADER.size:
+            return None
+        (size,) = HEADER.unpack_from(self._buffer)
+        if size > self._max_bytes:
+            return b""
+        if len(self._buffer) < HEADER.size + size:
+            return None
+        frame = bytes(self._buffer[HEADER.size : HEADER.size + size])
+        del self._buffer[: HEADER.size + size]
+        return frame
+
+    def wait(self, deadline: float) -> bytes | None:
+        """The next frame; None where the channel ends or time is up before it came."""
+        while (frame := self.frame()) is None:
+            ready, _, _ = select.select([self._channel], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready or time.monotonic() > deadline or not self.read():
+                return None
+        return frame
 
 
 class Server:
     """Answers `root` and `run` requests, see those methods; either may name interpreters to `drop` first."""
 
-    def __init__(self, work: Path, limits: dict, isolation: dict[str, bool]) -> None:
+    def __init__(self, work: Path, limits: dict, isolation: dict[str, bool], *, in_container: bool) -> None:
         self._work = work
+        self._in_container = in_container
         self._limits = limits
         self._isolation = isolation
         self._processes: dict[str, Process] = {}
@@ -60,7 +118,7 @@ class Server:
     def root(self, request: dict) -> dict:
         """Fork an interpreter that has imported `modules` and run nothing: the parent of first steps."""
         ours, theirs = socket.socketpair()
-        folder = self._work / request["id"]
+        folder = self._work / fresh_name()
         folder.mkdir()
         pid = os.fork()
         if pid == 0:
@@ -83,18 +141,23 @@ class Server:
 
     def run(self, request: dict) -> dict:
         """Fork `parent`, run `codes` in the fork and keep it as `id` if all of them ran."""
-        parent = self._processes[request["parent"]]
+        report = self._run(request)
+        swept = self._sweep()
+        return report | {"worn": not swept or self._is_worn()}
+
+    def _run(self, request: dict) -> dict:
+        parent = self._processes.get(request["parent"])
+        if parent is None:
+            return {"ending": "parent_gone"}
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
-        folder, token = self._work / request["id"], os.urandom(16).hex()
+        folder, token = self._work / fresh_name(), os.urandom(16).hex()
+        inbox = Inbox(ours, MAX_VARIABLES_BYTES + 12 * self._limits["output_bytes"] + 100_000)
+        order = {"token": token, "folder": str(folder)} | {key: request[key] for key in ("codes", "seconds", "plain")}
+        self._rouse(parent)
         try:
             parent.channel.settimeout(GRACE_SECONDS)
-            send(
-                parent.channel,
-                {"token": token, "folder": str(folder)}
-                | {name: request[name] for name in ("codes", "seconds", "plain")},
-                (theirs.fileno(), writer),
-            )
+            send(parent.channel, order, (theirs.fileno(), writer))
         except OSError:  # it was killed from outside, or by a step
             self.drop([request["parent"]])
             ours.close()
@@ -103,76 +166,139 @@ class Server:
         finally:
             theirs.close()
             os.close(writer)
-        report, pid = self._watch(ours, reader, request)
-        if report["ending"] == "finished" and report.pop("token", None) != token:
-            report = {"ending": "forged", "seconds": report["seconds"]}
-        os.close(reader)
-        process = Process(pid, ours, folder)
-        if report.get("status") == "ok" and report["ending"] == "finished":
-            self._processes[request["id"]] = process
-        elif pid:
-            process.kill()
-        else:
+        try:
+            report = self._watch(ours, inbox, reader, request, token)
+        finally:
+            os.close(reader)
+        if report["ending"] in ("parent_gone", "unstarted"):
             ours.close()
+            if inbox.pid and inbox.pid != parent.pid:
+                Process(inbox.pid, ours, folder).kill()
+            remove(str(folder), str(self._work))
             if report["ending"] == "parent_gone":
                 self.drop([request["parent"]])
-        self._sweep()
+            return report
+        process = Process(inbox.pid, ours, folder)
+        if report.get("status") == "ok" and exceeds(
+            str(folder), max_bytes=self._limits["file_bytes"], max_entries=MAX_ENTRIES
+        ):
+            report = {"ending": "folder_overflow", "output": report["output"], "seconds": report["seconds"]}
+        if report.get("status") == "ok":
+            self._processes[request["id"]] = process
+            self._rest(process)
+        else:
+            process.kill()
+        self._rest(parent)
         return report
 
-    def _watch(self, channel: socket.socket, reader: int, request: dict) -> tuple[dict, int]:
-        """Follow one step to its end; return the report and the process id (0 if the fork never came to be)."""
-        channel.settimeout(GRACE_SECONDS)
-        try:
-            born, _ = receive(channel)
-        except OSError:
-            born = None
-        if born is None or "pid" not in born:
-            return {"ending": "parent_gone" if born is None else "unstarted"}, 0
+    def _rouse(self, process: Process) -> None:
+        if self._isolation["processes"]:
+            process.signal(signal.SIGCONT)
+
+    def _rest(self, process: Process) -> None:
+        """Stop a kept interpreter: whatever a step left in it runs only while a step continues it.
+
+        Not where it would outlive a server that is killed.
+        """
+        if self._isolation["processes"]:
+            process.signal(signal.SIGSTOP)
+
+    def _watch(self, channel: socket.socket, inbox: Inbox, reader: int, request: dict, token: str) -> dict:
+        """Follow one step to its end; return the report, which holds nothing unchecked that came from the step."""
+        born = inbox.wait(time.monotonic() + GRACE_SECONDS)
+        if born != b'{"born": true}' or not inbox.pid:
+            return {"ending": "unstarted" if born and born.startswith(b'{"unstarted"') else "parent_gone"}
         start = time.monotonic()
         os.set_blocking(reader, False)
         max_bytes = self._limits["output_bytes"] * len(request["codes"])
-        ending, output, reply = self._collect(channel, reader, start + request["seconds"], max_bytes)
-        if ending == "vanished" and oom_kills() > self._oom_kills:
-            ending, self._oom_kills = "out_of_memory", oom_kills()
+        ending, output, frame = self._collect(channel, inbox, reader, start + request["seconds"], max_bytes)
+        if ending == "vanished" and (kills := oom_kills()) > self._oom_kills:
+            ending, self._oom_kills = "out_of_memory", kills
+        reply: dict = {}
+        if ending == "finished":
+            reply = checked_reply(frame, token, max_echo_chars=self._limits["output_bytes"] + 1)
+            ending = "finished" if reply else "forged"
         text = bytes(output[:max_bytes]).decode("utf-8", errors="replace")
-        report = {"ending": ending, "output": text, "seconds": time.monotonic() - start, **reply}
-        return report, int(born["pid"])
+        return {**reply, "ending": ending, "output": text, "seconds": time.monotonic() - start}
 
     @staticmethod
-    def _collect(channel: socket.socket, reader: int, deadline: float, max_bytes: int) -> tuple[str, bytearray, dict]:
-        output, waiting = bytearray(), [channel, reader]
-        while True:
-            ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                return "timed_out", output, {}
+    def _collect(
+        channel: socket.socket, inbox: Inbox, reader: int, deadline: float, max_bytes: int
+    ) -> tuple[str, bytearray, bytes]:
+        output, waiting, is_open = bytearray(), [channel, reader], True
+        while (left := deadline - time.monotonic()) > 0:
+            if (frame := inbox.frame()) is not None or not is_open:  # it may have come along with the one before it
+                _read(reader, output, max_bytes)
+                ending = "finished" if frame is not None else "vanished"
+                return "output_overflow" if len(output) > max_bytes else ending, output, frame or b""
+            ready, _, _ = select.select(waiting, [], [], left)
             if reader in ready and not _read(reader, output, max_bytes):
                 waiting.remove(reader)  # closed by the step; the reply still comes
             if len(output) > max_bytes:
-                return "output_overflow", output, {}
+                return "output_overflow", output, b""
             if channel in ready:
-                channel.settimeout(max(0.1, deadline - time.monotonic()))
-                try:
-                    reply, _ = receive(channel)
-                except (OSError, ValueError):
-                    reply = None
-                _read(reader, output, max_bytes)
-                ending = "output_overflow" if len(output) > max_bytes else "finished" if reply else "vanished"
-                return ending, output, reply or {}
+                is_open = inbox.read()
+        return "timed_out", output, b""
 
-    def _sweep(self) -> None:
-        """Kill what a step left behind beside its own process, and bury the dead."""
+    def _is_worn(self) -> bool:
+        """Whether steps have left so much in the container's file system that the next one may not find room."""
+        if not self._in_container:
+            known = {process.folder.name for process in self._processes.values()}
+            for name in os.listdir(self._work):  # noqa: PTH208
+                if name not in known:
+                    remove(str(self._work / name), str(self._work))
+            return False
+        state = os.statvfs(self._work)
+        return state.f_bfree < WORN_SHARE * state.f_blocks or state.f_ffree < WORN_SHARE * state.f_files
+
+    def _sweep(self) -> bool:
+        """Kill what a step left behind beside its own process, and bury the dead; False where some of it stays."""
         known = {process.pid for process in self._processes.values()} | {os.getpid()}
         for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
             _bury()
             if not self._isolation["own_proc"]:
-                return
+                return True
             strangers = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known  # noqa: PTH208
             if not strangers:
-                return
+                return True
             for pid in strangers:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(SWEEP_SECONDS)
+        return False
+
+
+def checked_reply(frame: bytes, token: str, *, max_echo_chars: int) -> dict:
+    """What a step's reply says, as far as it is a reply: only known fields of their types; empty if it is none."""
+    try:
+        reply = json.loads(frame)
+    except (ValueError, RecursionError, MemoryError):
+        return {}
+    if type(reply) is not dict or reply.get("token") != token:
+        return {}
+    status, error, echo, memory = (reply.get(key) for key in ("status", "error", "echo", "memory_bytes"))
+    if [type(each) for each in (status, error, echo, memory)] != [str, str, str, int] or status not in STATUSES:
+        return {}
+    checked = {
+        "status": status, "error": _encodable(error[:MAX_ERROR_CHARS]), "echo": _encodable(echo[:max_echo_chars]),
+        "memory_bytes": min(max(memory, 0), 2**62),
+    }  # fmt: skip
+    variables = reply.get("variables")
+    if type(variables) is dict and _is_shallow(variables):
+        checked["variables"] = variables
+    return checked
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode()
+
+
+def _is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Whether the other side can read it however deep it stands itself."""
+    if not isinstance(value, dict | list):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_shallow(item, depth - 1) for item in items)
 
 
 def _bury() -> None:
@@ -241,7 +367,7 @@ def main() -> None:
     sys.argv[1:] = []
     isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
     keep_private()
-    server = Server(work, limits, isolation)
+    server = Server(work, limits, isolation, in_container=how == "container")
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     print(json.dumps({"isolation": isolation}), file=reports, flush=True)
@@ -250,4 +376,5 @@ def main() -> None:
         server.drop(request.pop("drop", []))
         answer = {"root": server.root, "run": server.run}[request.pop("op")]
         print(json.dumps(answer(request)), file=reports, flush=True)
-    shutil.rmtree(work, ignore_errors=True)  # the other side is gone, and may not have said so
+    if how != "container":
+        remove(str(work), str(work))  # the other side is gone, and may not have said so

@@ -20,9 +20,9 @@ def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
     """Return the verdict on a step from how it ended, never from words in its output; the checkpoint is not set.
 
     A report says `ending`: finished (with the interpreter's `status`, `error`, `echo`), timed_out, output_overflow,
-    out_of_memory, forged, vanished (the step's process ended without a word: the code's doing), unstarted,
-    parent_gone. The last two, and no report at all, are the sandbox's fault: raises SandboxLost, and running the step
-    again may help.
+    out_of_memory, forged, folder_overflow, vanished (the step's process ended without a word: the code's doing),
+    unlike_itself (the steps before it ended their interpreter twice), unstarted, parent_gone. The last two, and no
+    report at all, are the sandbox's fault: raises SandboxLost, and running the step again may help.
     """
     if report is None:
         raise SandboxLost("the sandbox server died")
@@ -32,6 +32,10 @@ def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
         return Execution(Verdict.TIME_LIMIT, output, f"the step ran longer than {limits.seconds:g} s", None, seconds)
     if ending == "vanished":
         return Execution(Verdict.EXCEPTION, output, "ProcessExit: the step ended its own process", None, seconds)
+    if ending == "unlike_itself":
+        return Execution(Verdict.EXCEPTION, output, "ProcessExit: the steps before ended their process", None, seconds)
+    if ending == "folder_overflow":
+        return Execution(Verdict.EXCEPTION, output, "OSError: the step left too many or too large files", None, seconds)
     if ending == "forged":
         return Execution(Verdict.FORBIDDEN, output, "Forbidden: the step wrote to the sandbox's channel", None, seconds)
     if ending == "out_of_memory":

@@ -165,3 +165,168 @@ async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(doc
             assert orphan.id not in [c.id for c in client.containers.list(all=True)]
             assert remove_orphans(client) == []  # those of living processes stay
         assert not client.containers.list(all=True, filters={"label": LABEL})
+
+
+CHANNEL = """import json, os, stat, struct, sys, time
+s = [n for n in range(3, 64) if os.path.exists(f'/proc/self/fd/{n}') and stat.S_ISSOCK(os.fstat(n).st_mode)][0]
+frame = sys._getframe()
+while 'request' not in frame.f_locals: frame = frame.f_back
+token = frame.f_locals['request']['token']
+def reply(message):
+    data = message if isinstance(message, bytes) else json.dumps(message).encode()
+    os.write(s, struct.pack('!I', len(data)) + data)
+"""
+WHOLE = "{'token': token, 'status': 'ok', 'error': '', 'echo': '', 'memory_bytes': 1}"
+FORGED = {
+    "an ending": "{'ending': 'unstarted'}",
+    "seconds": "{'ending': 'timed_out', 'seconds': []}",
+    "a list": "[1]",
+    "not JSON": "b'{'",
+    "deep": "b'[' * 100_000",
+    "another token": WHOLE + " | {'token': 'guess'}",
+    "an unknown status": WHOLE + " | {'status': 'splendid'}",
+    "a status of another type": WHOLE + " | {'status': []}",
+    "memory of another type": WHOLE + " | {'memory_bytes': 'x'}",
+    "an error of another type": WHOLE + " | {'error': {}}",
+}
+
+
+async def honest(sandbox: Sandbox) -> None:
+    """A step of another tree gives its own answer, at once."""
+    start = time.monotonic()
+    execution = await sandbox.run(
+        None, "import math\nwith open('f', 'w') as f: f.write('hello')\nprint(math.gcd(12, 18), open('f').read())"
+    )
+    assert (execution.verdict, execution.output) == (OK, "6 hello"), execution
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("message", FORGED.values(), ids=FORGED.keys())
+async def test_a_forged_reply_is_that_step_s_own_fault(sandbox: Sandbox, message: str) -> None:
+    execution = await sandbox.run(None, f"{CHANNEL}reply({message})\ntime.sleep(9)")
+    assert execution.verdict is Verdict.FORBIDDEN
+    await honest(sandbox)
+    assert sandbox.metrics()["sandbox_lost"] == 0
+
+
+async def test_a_huge_frame_is_forged_and_a_slow_one_ends_at_the_deadline(sandbox: Sandbox) -> None:
+    execution = await sandbox.run(None, f"{CHANNEL}os.write(s, struct.pack('!I', 2**31))\ntime.sleep(9)")
+    assert execution.verdict is Verdict.FORBIDDEN
+    start = time.monotonic()
+    slow = "os.write(s, struct.pack('!I', 2**18))\nwhile True:\n    os.write(s, b' ')\n    time.sleep(0.05)"
+    assert (await sandbox.run(None, CHANNEL + slow)).verdict is TIME
+    assert time.monotonic() - start < LIMITS.seconds + 1
+    await honest(sandbox)
+
+
+async def test_variables_nested_deeply_are_left_out(sandbox: Sandbox) -> None:
+    deep = "nest = 0\nfor _ in range(900): nest = [nest]\n"
+    execution = await sandbox.run(None, f"{CHANNEL}{deep}reply({WHOLE} | {{'variables': {{'x': nest}}}})")
+    assert execution.verdict is OK
+    await honest(sandbox)
+
+
+async def test_text_is_short_and_encodable(sandbox: Sandbox) -> None:
+    long = await sandbox.run(None, "import os\nraise type('E' * 30_000_000, (Exception,), {})('m')")
+    assert long.verdict is EXCEPTION and len(long.error) <= 2000
+    odd = await sandbox.run(None, "import os\nclass A:\n    def __repr__(self): return '\\ud800'\nA()")
+    assert (odd.verdict, odd.output) == (OK, "?")
+    assert (await sandbox.run(None, "import os\nraise ValueError('\\ud800')")).error.encode()
+    await honest(sandbox)
+
+
+@pytest.mark.parametrize("lie", ["victim", "-1", "1", "2**70", "'abc'"])
+async def test_the_process_to_kill_is_not_the_step_s_to_name(sandbox: Sandbox, lie: str) -> None:
+    victim = await sandbox.run(None, "import os\nx = [1]\nprint(os.getpid())")
+    lie = victim.output if lie == "victim" else lie
+    liar = await sandbox.run(None, f"import os\nos.getpid = lambda: {lie}\nos.listdir = None")
+    assert (await sandbox.run(liar.checkpoint, "import math\n1 / 0")).verdict is EXCEPTION
+    revivals = sandbox.metrics()["checkpoint_revivals"]
+    assert (await sandbox.run(victim.checkpoint, "print(x)")).output == "[1]"
+    assert sandbox.metrics()["checkpoint_revivals"] == revivals
+    await honest(sandbox)
+
+
+REFUSALS = {
+    "limits of the parent": "import resource\nresource.prlimit(os.getppid(), resource.RLIMIT_AS, (1, 1))",
+    "limits of the server": "import resource\nresource.prlimit(1, resource.RLIMIT_NOFILE, (3, 3))",
+    "owner of a descriptor": "import fcntl\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, 1)",
+    "signal of a descriptor": "import fcntl\nfcntl.fcntl(os.pipe()[0], 10, 9)",
+    "owner by ioctl": "import fcntl\nfcntl.ioctl(os.pipe()[0], 0x8901, b'1234')",
+    "interval timer": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.1)",
+    "message queue": "open('/dev/mqueue/x', 'w')",
+    "list the work folder": "os.listdir('/work')",
+    "open the work folder": "os.chmod('/work', 0o777)",
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_it_is_refused(sandbox: Sandbox, code: str) -> None:
+    assert (await sandbox.run(None, f"import os\n{code}")).verdict is EXCEPTION
+    await honest(sandbox)
+
+
+async def test_a_step_that_lowers_its_own_limits_harms_itself_only(sandbox: Sandbox) -> None:
+    low = await sandbox.run(None, "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))")
+    assert (await sandbox.run(low.checkpoint, "import math\nprint(2)")).output == "2"
+    await honest(sandbox)
+
+
+async def test_a_kept_interpreter_does_not_go_on(sandbox: Sandbox) -> None:
+    for _ in range(4):  # each says that it is done, and is not
+        spinner = await sandbox.run(None, f"{CHANNEL}reply({WHOLE})\nwhile True: pass")
+        assert spinner.verdict is OK
+    states = (
+        "import os, time\ntime.sleep(0.2)\nfor p in os.listdir('/proc'):\n"
+        "    if p.isdigit() and p != str(os.getpid()): print(open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0])"
+    )
+    assert (await sandbox.run(None, states)).output.split().count("T") >= 4  # stopped, and none runs
+    assert "R" not in (await sandbox.run(None, states)).output
+    await honest(sandbox)
+    assert (await sandbox.run(spinner.checkpoint, "import math\nprint(1)")).verdict in (EXCEPTION, OK)
+    await honest(sandbox)
+
+
+async def test_names_of_folders_to_come_cannot_be_taken(sandbox: Sandbox) -> None:
+    squatter = "import os\nfor i in range(5000):\n    try: os.mkdir(f'/work/c{i}')\n    except OSError: pass"
+    await sandbox.run(None, squatter)
+    await honest(sandbox)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for i in range(9):\n    with open(f'/work/junk{i}', 'wb') as f: f.write(bytes(15 * 2**20))",
+        "i = 0\nwhile True:\n    open(f'/work/j{i}', 'w').close()\n    i += 1",
+    ],
+    ids=["blocks", "inodes"],
+)
+async def test_what_is_left_outside_is_cleared_away(sandbox: Sandbox, code: str) -> None:
+    assert (await sandbox.run(None, f"import os\n{code}")).verdict in (EXCEPTION, TIME)
+    await sandbox.run(None, "import os")  # finds a fresh container
+    await honest(sandbox)
+    assert sandbox.metrics()["server_starts"] == 2
+
+
+async def test_a_folder_that_cannot_be_copied_is_an_error_of_its_tree(sandbox: Sandbox) -> None:
+    for code in ("open('f', 'w').close()\nos.chmod('f', 0)", "os.chmod('.', 0)"):
+        execution = await sandbox.run(None, f"import os\n{code}")
+        if execution.checkpoint:
+            after = await sandbox.run(execution.checkpoint, "import math\nprint(2)")
+            assert (after.verdict, "copied" in after.error) == (EXCEPTION, True)
+        await honest(sandbox)
+
+
+async def test_a_folder_as_deep_as_can_be_is_removed(sandbox: Sandbox) -> None:
+    await sandbox.run(None, "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n1 / 0")
+    await honest(sandbox)
+    used = await sandbox.run(None, "import os\ns = os.statvfs('.')\nprint(s.f_files - s.f_ffree < 100)")
+    assert used.output == "True"
+
+
+async def test_an_interpreter_that_ends_itself_again_and_again_is_its_tree_s_fault(sandbox: Sandbox) -> None:
+    gone = await sandbox.run(None, f"{CHANNEL}reply({WHOLE})\nos._exit(0)")
+    await asyncio.sleep(0.1)
+    assert (await sandbox.run(gone.checkpoint, "import math\nprint(1)")).verdict is EXCEPTION
+    await honest(sandbox)
+    assert sandbox.metrics()["sandbox_lost"] == 0
