@@ -177,8 +177,7 @@ class Service:
         except UserError as error:
             result = Refusal(400, str(error))
         except InfrastructureError as error:
-            log.error("%s: %s", type(error).__name__, error)
-            result = Refusal(503, f"{type(error).__name__}: {error}", type="server_error", outcome="failed")
+            result = _failed(error)
         except Exception:
             log.exception("a search failed")
         finally:
@@ -198,6 +197,8 @@ class Service:
             return None
         if solution.ending is Ending.STOPPED:
             return Refusal(503, "the service stopped before there was an answer", type="server_error", outcome="failed")
+        if failure := solution.failure:
+            return _failed(failure)
         if self._timed_out(job, solution):
             words = f"no line of thought came to an answer within {self.limits.timeout_seconds:g} seconds"
             return Refusal(504, words, type="timeout_error", outcome="timed_out")
@@ -245,6 +246,11 @@ async def _watch(request: Request, job: Job) -> None:
     if not job.task.done():
         job.gone = True
         job.solving.stop()
+
+
+def _failed(error: InfrastructureError) -> Refusal:
+    log.error("%s: %s", type(error).__name__, error)
+    return Refusal(503, f"{type(error).__name__}: {error}", type="server_error", outcome="failed")
 
 
 def _refused(request: Request, error: Exception) -> Response:

@@ -100,6 +100,8 @@ def solve_question(question: str, root: str, *, seed: int, budget: Budget | None
                 return await solving.run()
 
     solution = asyncio.run(once())
+    if failure := solution.failure:
+        raise failure
     show(solution)
     write_rows(out, [row_of(problem, solution)])
     return solution.best is not None or solution.ending is not Ending.STOPPED
@@ -172,6 +174,8 @@ async def solve_all(
                 if session.stopped:
                     return
                 solution = await session.start(problem).run()
+                if solution.failure and not session.stopped:
+                    raise solution.failure
                 row = row_of(problem, solution)
                 if problem.answer:
                     best = solution.best

@@ -249,7 +249,9 @@ def test_a_request_may_bring_its_own_budget(service: Served) -> None:
 
 
 def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> None:
-    with served(Slow(calls=0), max_in_flight=1, timeout_seconds=2.0) as service:
+    policy = Slow(calls=0)
+    with served(policy, max_in_flight=1, timeout_seconds=2.0) as service:
+        policy.calls = 1
         thread, answers = service.ask_aside()
         refused = service.ask()
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
@@ -259,19 +261,23 @@ def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> No
         assert answers[0].status_code == 504
         assert service.counted("refused") == 1
         assert service.metric("rstar_requests_in_flight") == 0
+        policy.calls = 1
         assert service.ask().status_code == 504  # there is room again
 
 
 def test_a_time_out_gives_the_best_so_far_or_504() -> None:
-    with served(Slow(calls=FIRST_ANSWER), budget=Budget(99), timeout_seconds=1.5) as service:
+    policy = Slow(calls=FIRST_ANSWER)
+    with served(policy, budget=Budget(99), timeout_seconds=1.5) as service:
         found = service.ask()
         assert found.status_code == 200
         assert found.json()["rstar"]["timed_out"] and found.json()["rstar"]["answer"]
+        policy.calls = 1
         nothing = service.ask()
         assert nothing.status_code == 504
         assert nothing.json()["error"]["type"] == "timeout_error"
         assert service.counted("timed_out") == 1
-        own = service.ask(budget="0.2s")  # its own limit is no time-out
+        policy.calls = 1
+        own = service.ask(budget="0.5s")  # its own limit is no time-out
         assert own.status_code == 200 and own.json()["choices"][0]["finish_reason"] == "length"
         assert service.counted("unanswered") == 1
 
@@ -310,6 +316,15 @@ def test_a_dead_engine_is_the_services_failure(stream: bool) -> None:
         told = json.loads(answer.text.split("data: ")[2]) if stream else answer.json()
         assert told["error"]["type"] == "server_error" and "out of memory" in told["error"]["message"]
         assert service.counted("failed") == 1
+
+
+def test_an_engine_that_never_answers_is_the_services_failure_and_no_time_out() -> None:
+    with served(Slow(calls=0), budget=Budget(99), timeout_seconds=0.5) as service:
+        for fields in ({}, {"budget": "0.2s"}):
+            answer = service.ask(**fields)
+            assert answer.status_code == 503
+            assert "the policy gave no answer" in answer.json()["error"]["message"]
+        assert (service.counted("failed"), service.counted("timed_out")) == (2, 0)
 
 
 def test_a_problem_that_fills_the_context_is_too_long() -> None:

@@ -20,7 +20,7 @@ from flows.recipe import load_recipe
 from flows.thoughts import markdown, pieces
 from problems.bootstrap import BootstrapPolicy
 from problems.grading import MathJudge
-from rstar.protocols import Proposal
+from rstar.protocols import Policy, PolicyError, Proposal
 from sandbox.providers import open_sandbox
 from tasks.engines import Engines, Models
 
@@ -66,10 +66,14 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def press_ctrl_c_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_with(PressesCtrlC(calls), monkeypatch)
+
+
+def open_with(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
     async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
         async with open_sandbox("local") as executor, MathJudge() as judge:
-            yield Engines(PressesCtrlC(calls), Shorter(), executor, judge)
+            yield Engines(policy, Shorter(), executor, judge)
 
     monkeypatch.setattr(solving, "opened", opened)
 
@@ -95,6 +99,25 @@ def test_ctrl_c_before_the_first_answer_ends_with_130(
     press_ctrl_c_after(2, monkeypatch)
     assert solve(tmp_path, budget="99") == 130
     assert "no line of thought came to an answer" in screen.getvalue()
+
+
+class Silent:
+    async def propose(self, *arguments: object, **settings: object) -> Sequence[Proposal]:
+        await asyncio.Event().wait()
+        return []
+
+
+def test_an_engine_that_never_answers_is_a_failure_and_not_slow_thinking(
+    tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_with(Silent(), monkeypatch)
+    with pytest.raises(PolicyError, match="gave no answer"):
+        solve(tmp_path, budget="0.2s")
+    assert "--budget" not in screen.getvalue()
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps({"problem": QUESTION}))
+    with pytest.raises(PolicyError, match="gave no answer"):
+        solve(tmp_path, None, file=file, budget="0.2s")
 
 
 @pytest.mark.parametrize(("calls", "num_rows", "code"), [(8, 1, 0), (2, 0, 130)])
