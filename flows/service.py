@@ -174,8 +174,10 @@ class Service:
             refusal = self._refusal(job, solution)
             self._outcomes[refusal.outcome if refusal else "answered" if solution.best else "unanswered"] += 1
             return refusal or solution
-        except UserError as error:
-            result = Refusal(400, str(error))
+        except UserError as error:  # the request itself was read before: an engine refuses it, or its key
+            log.error("%s: %s", type(error).__name__, error)
+            words = "an engine refused the search; the service's log says why"
+            result = Refusal(502, words, type="server_error", outcome="failed")
         except InfrastructureError as error:
             result = _failed(error)
         except Exception:

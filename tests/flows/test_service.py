@@ -209,7 +209,6 @@ def test_a_stream_tells_better_thoughts_then_the_answer_and_ends_as_openais(serv
         ({"messages": [USER], "seed": 1.5}, 400, "seed: expected a whole number"),
         ({"messages": [USER], "budget": "long"}, 400, "budget 'long'"),
         ({"messages": [USER], "max_completion_tokens": 0}, 400, "more than 0"),
-        ({"messages": [{"role": "user", "content": "Who are you?"}]}, 400, "built-in families"),
         (" " * 300_000, 413, "longer than 262144 bytes"),
     ],
 )
@@ -316,6 +315,16 @@ def test_a_dead_engine_is_the_services_failure(stream: bool) -> None:
         told = json.loads(answer.text.split("data: ")[2]) if stream else answer.json()
         assert told["error"]["type"] == "server_error" and "out of memory" in told["error"]["message"]
         assert service.counted("failed") == 1
+
+
+def test_what_an_engine_refuses_is_not_the_clients_mistake_and_its_words_stay_in_the_log(
+    service: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = service.counted("failed"), service.counted("invalid")
+    answer = service.ask(messages=[{"role": "user", "content": "Who are you?"}])
+    assert answer.status_code == 502 and answer.json()["error"]["type"] == "server_error"
+    assert "families" not in answer.text and "families" in caplog.text
+    assert (service.counted("failed"), service.counted("invalid")) == (before[0] + 1, before[1])
 
 
 def test_an_engine_that_never_answers_is_the_services_failure_and_no_time_out() -> None:
