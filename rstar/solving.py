@@ -78,10 +78,13 @@ class Budget:
         )
 
     def __str__(self) -> str:
-        limits = ((self.trajectories, " trajectories"), (self.tokens, " tokens"), (self.seconds, " seconds"))
-        return ", ".join(
-            f"{limit:g}{unit}" if unit == " seconds" else f"{limit}{unit}" for limit, unit in limits if limit
+        limits = (
+            (self.trajectories, "trajectory", "trajectories"),
+            (self.tokens, "token", "tokens"),
+            (self.seconds, "second", "seconds"),
         )
+        shown = ((f"{limit:g}" if one == "second" else str(limit), one, many) for limit, one, many in limits if limit)
+        return ", ".join(f"{number} {one if number == '1' else many}" for number, one, many in shown)
 
 
 def _least(one: Limit | None, other: Limit | None) -> Limit | None:
@@ -107,7 +110,7 @@ class Solution:
     weighted_majority: str | None
     num_trajectories: int  # that came to an answer
     num_rollouts: int
-    num_tokens: int  # generated, all candidates
+    num_tokens: int  # generated, all candidates; not of expansions that the end of the search cut off
     prompt_tokens: int  # of the question's prompt, once
     seconds: float
     ending: Ending

@@ -80,6 +80,7 @@ def test_the_narrower_of_two_budgets_counts_limit_by_limit():
     both = Budget(trajectories=8, seconds=60.0).within(Budget(tokens=100, seconds=5.0))
     assert both == Budget(8, 100, 5.0)
     assert str(both) == "8 trajectories, 100 tokens, 5 seconds"
+    assert str(Budget(1, 1, 1.0)) == "1 trajectory, 1 token, 1 second"
 
 
 @pytest.mark.parametrize("num_rollouts", range(1, 9))
