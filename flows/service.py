@@ -91,6 +91,12 @@ class Service:
         for job in self._jobs:
             job.solving.stop()
 
+    async def close(self, timeout_seconds: float) -> None:
+        """Stop, and wait for the searches under way: they use the engines until they have ended."""
+        self.stop()
+        if self._jobs:
+            await asyncio.wait({job.task for job in self._jobs}, timeout=timeout_seconds)
+
     async def models(self, request: Request) -> Response:
         model = {"id": self.model, "object": "model", "created": self._started, "owned_by": "rstar"}
         return JSONResponse({"object": "list", "data": [model]})
@@ -113,6 +119,7 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         try:
+            self._check_room()  # also before the body is read: what is refused anyway costs no memory
             body = await self._body(request)
             asked = read_request(body, model=self.model, max_chars=self.limits.max_problem_chars)
             job = self._start(asked)
@@ -146,12 +153,7 @@ class Service:
 
     def _start(self, asked: Asked) -> Job:
         """Start a search, or refuse it."""
-        if self._closing:
-            raise Refusal(503, "the service is stopping", type="server_error", outcome="refused")
-        if len(self._jobs) >= self.limits.max_in_flight:
-            words = f"{len(self._jobs)} searches are in flight, as many as there may be; try again later"
-            headers = {"retry-after": str(self._retry_after())}
-            raise Refusal(429, words, type="rate_limit_error", code="too_many", outcome="refused", headers=headers)
+        self._check_room()
         news: asyncio.Queue[Thought | None] = asyncio.Queue()
         solving = Solving(
             asked.question,
@@ -166,6 +168,14 @@ class Service:
         self._jobs.add(job)
         job.task = asyncio.create_task(self._work(job))
         return job
+
+    def _check_room(self) -> None:
+        if self._closing:
+            raise Refusal(503, "the service is stopping", type="server_error", outcome="refused")
+        if len(self._jobs) >= self.limits.max_in_flight:
+            words = f"{len(self._jobs)} searches are in flight, as many as there may be; try again later"
+            headers = {"retry-after": str(self._retry_after())}
+            raise Refusal(429, words, type="rate_limit_error", code="too_many", outcome="refused", headers=headers)
 
     async def _work(self, job: Job) -> Solution | Refusal:
         result = Refusal(500, "the search ended unexpectedly", type="server_error", outcome="failed")

@@ -208,6 +208,10 @@ def test_a_stream_tells_better_thoughts_then_the_answer_and_ends_as_openais(serv
         ({"messages": [USER], "stream": "yes"}, 400, "stream: expected true or false"),
         ({"messages": [USER], "seed": 1.5}, 400, "seed: expected a whole number"),
         ({"messages": [USER], "budget": "long"}, 400, "budget 'long'"),
+        ({"messages": [USER], "budget": "9" * 1000}, 400, f"budget '{'9' * 79}…'"),
+        ({"messages": [USER], "budget": "1" + " " * 99 + "x"}, 400, "…'"),
+        ({"messages": [USER], "budget": True}, 400, "budget: expected a text"),
+        ({"messages": [USER], "budget": {"seconds": "9" * 1000}}, 400, "budget: expected a text"),
         ({"messages": [USER], "max_completion_tokens": 0}, 400, "more than 0"),
         (" " * 300_000, 413, "longer than 262144 bytes"),
     ],
@@ -262,6 +266,26 @@ def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> No
         assert service.metric("rstar_requests_in_flight") == 0
         policy.calls = 1
         assert service.ask().status_code == 504  # there is room again
+
+
+def test_a_refusal_does_not_wait_for_the_body() -> None:
+    with served(Slow(calls=1), max_in_flight=1, timeout_seconds=5.0) as service:
+        thread, _ = service.ask_aside()
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=4) as connection:
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 9999\r\n\r\n{")
+            assert connection.recv(12) == b"HTTP/1.1 429"
+        thread.join()
+
+
+def test_closing_waits_until_the_searches_have_ended() -> None:
+    policy = Slow(calls=1)
+    with served(policy, budget=Budget(99)) as service:
+        thread, answers = service.ask_aside()
+        asyncio.run_coroutine_threadsafe(service.service.close(10), service.loop).result(15)
+        assert policy.given_up.is_set() and not service.service._jobs
+        thread.join(10)
+        assert answers[0].status_code == 503
 
 
 def test_a_time_out_gives_the_best_so_far_or_504() -> None:
