@@ -91,6 +91,12 @@ class Service:
         for job in self._jobs:
             job.solving.stop()
 
+    async def close(self, timeout_seconds: float) -> None:
+        """Stop, and wait for the searches under way: they use the engines until they have ended."""
+        self.stop()
+        if self._jobs:
+            await asyncio.wait({job.task for job in self._jobs}, timeout=timeout_seconds)
+
     async def models(self, request: Request) -> Response:
         model = {"id": self.model, "object": "model", "created": self._started, "owned_by": "rstar"}
         return JSONResponse({"object": "list", "data": [model]})
@@ -113,6 +119,7 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         try:
+            self._check_room()  # also before the body is read: what is refused anyway costs no memory
             body = await self._body(request)
             asked = read_request(body, model=self.model, max_chars=self.limits.max_problem_chars)
             job = self._start(asked)
@@ -146,12 +153,7 @@ class Service:
 
     def _start(self, asked: Asked) -> Job:
         """Start a search, or refuse it."""
-        if self._closing:
-            raise Refusal(503, "the service is stopping", type="server_error", outcome="refused")
-        if len(self._jobs) >= self.limits.max_in_flight:
-            words = f"{len(self._jobs)} searches are in flight, as many as there may be; try again later"
-            headers = {"retry-after": str(self._retry_after())}
-            raise Refusal(429, words, type="rate_limit_error", code="too_many", outcome="refused", headers=headers)
+        self._check_room()
         news: asyncio.Queue[Thought | None] = asyncio.Queue()
         solving = Solving(
             asked.question,
@@ -167,6 +169,14 @@ class Service:
         job.task = asyncio.create_task(self._work(job))
         return job
 
+    def _check_room(self) -> None:
+        if self._closing:
+            raise Refusal(503, "the service is stopping", type="server_error", outcome="refused")
+        if len(self._jobs) >= self.limits.max_in_flight:
+            words = f"{len(self._jobs)} searches are in flight, as many as there may be; try again later"
+            headers = {"retry-after": str(self._retry_after())}
+            raise Refusal(429, words, type="rate_limit_error", code="too_many", outcome="refused", headers=headers)
+
     async def _work(self, job: Job) -> Solution | Refusal:
         result = Refusal(500, "the search ended unexpectedly", type="server_error", outcome="failed")
         try:
@@ -174,11 +184,12 @@ class Service:
             refusal = self._refusal(job, solution)
             self._outcomes[refusal.outcome if refusal else "answered" if solution.best else "unanswered"] += 1
             return refusal or solution
-        except UserError as error:
-            result = Refusal(400, str(error))
-        except InfrastructureError as error:
+        except UserError as error:  # the request itself was read before: an engine refuses it, or its key
             log.error("%s: %s", type(error).__name__, error)
-            result = Refusal(503, f"{type(error).__name__}: {error}", type="server_error", outcome="failed")
+            words = "an engine refused the search; the service's log says why"
+            result = Refusal(502, words, type="server_error", outcome="failed")
+        except InfrastructureError as error:
+            result = _failed(error)
         except Exception:
             log.exception("a search failed")
         finally:
@@ -198,6 +209,8 @@ class Service:
             return None
         if solution.ending is Ending.STOPPED:
             return Refusal(503, "the service stopped before there was an answer", type="server_error", outcome="failed")
+        if failure := solution.failure:
+            return _failed(failure)
         if self._timed_out(job, solution):
             words = f"no line of thought came to an answer within {self.limits.timeout_seconds:g} seconds"
             return Refusal(504, words, type="timeout_error", outcome="timed_out")
@@ -245,6 +258,11 @@ async def _watch(request: Request, job: Job) -> None:
     if not job.task.done():
         job.gone = True
         job.solving.stop()
+
+
+def _failed(error: InfrastructureError) -> Refusal:
+    log.error("%s: %s", type(error).__name__, error)
+    return Refusal(503, f"{type(error).__name__}: {error}", type="server_error", outcome="failed")
 
 
 def _refused(request: Request, error: Exception) -> Response:

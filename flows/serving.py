@@ -18,16 +18,22 @@ from rstar.protocols import UserError
 from rstar.solving import Budget
 from tasks.engines import opened
 
-GRACE_SECONDS = 10  # for the last answers to leave
+GRACE_SECONDS = 10  # for the last answers to leave, and for their searches to end
+SPARE_CONNECTIONS = 64  # besides those of searches: to be refused, or ask for /health and /metrics
 
 
 class Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM with the answers that are there; a second signal ends it at once."""
 
-    def __init__(self, app: Starlette, on_stop: Callable[[], None]) -> None:
+    def __init__(self, app: Starlette, on_stop: Callable[[], None], *, max_searches: int) -> None:
         super().__init__(
             uvicorn.Config(
-                app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+                app,
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                limit_concurrency=max_searches + SPARE_CONNECTIONS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
         self._on_stop = on_stop
@@ -63,7 +69,11 @@ def serve_run(root: str, *, host: str, port: int, limits: Limits, budget: Budget
             console.print(
                 f"model {service.model} of {root} at {place} ({words}); Ctrl-C stops", markup=False, soft_wrap=True
             )
-            await Server(service.app(), service.stop).serve([listening])
+            server = Server(service.app(), service.stop, max_searches=limits.max_in_flight)
+            try:
+                await server.serve([listening])
+            finally:
+                await service.close(0 if server.force_exit else GRACE_SECONDS)
         console.print("stopped")
 
     with listen(host, port) as listening:

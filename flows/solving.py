@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,6 +26,7 @@ from flows.thoughts import cost, summary, terminal
 from problems.importing import import_problems, problem_id
 from rstar.protocols import Problem, UserError
 from rstar.solving import Budget, Ending, Solution, Solving
+from store import files
 from tasks.crowd import crowd
 from tasks.engines import Engines, Models, opened
 from tasks.evaluation import examine
@@ -43,7 +45,9 @@ class Session:
     stopped: bool = False
     under_way: list[Solving] = field(default_factory=list)
 
-    def start(self, problem: Problem) -> Solving:
+    @contextmanager
+    def search(self, problem: Problem) -> Iterator[Solving]:
+        """A search to run in the block; its tree is not held any longer."""
         solving = Solving(
             problem,
             **self.engines.for_search(),
@@ -53,7 +57,10 @@ class Session:
             top_k=self.recipe.evaluation.top_k,
         )
         self.under_way.append(solving)
-        return solving
+        try:
+            yield solving
+        finally:
+            self.under_way.remove(solving)
 
     def stop(self) -> None:
         self.stopped = True
@@ -95,14 +102,16 @@ def solve_question(question: str, root: str, *, seed: int, budget: Budget | None
 
     async def once() -> Solution:
         async with opened_session(recipe, models, budget, seed) as session:
-            solving = session.start(problem)
-            with shown_live(solving):
+            with session.search(problem) as solving, shown_live(solving):
                 return await solving.run()
 
     solution = asyncio.run(once())
+    if failure := solution.failure:
+        raise failure
     show(solution)
-    write_rows(out, [row_of(problem, solution)])
-    return solution.best is not None or solution.ending is not Ending.STOPPED
+    ended = solution.best is not None or solution.ending is not Ending.STOPPED
+    write_rows(out, [row_of(problem, solution)] if ended else [])
+    return ended
 
 
 @contextmanager
@@ -171,7 +180,11 @@ async def solve_all(
             async def one(problem: Problem) -> None:
                 if session.stopped:
                     return
-                solution = await session.start(problem).run()
+                with session.search(problem) as solving:
+                    solution = await solving.run()
+                del solving  # and its tree
+                if solution.failure and not session.stopped:
+                    raise solution.failure
                 row = row_of(problem, solution)
                 if problem.answer:
                     best = solution.best
@@ -199,17 +212,28 @@ def brief(row: Row) -> Row:
 
 def check_writable(out: Path | None) -> None:
     """Refuse a place that cannot be written before anything is searched."""
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+    if out is None or special(out):
+        return
+    if out.is_dir() or not (folder := out.resolve().parent).is_dir():
         raise UserError(f"--out {out}: it is a folder, or in none that exists; name a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {out}: its folder cannot be written; choose another")
+
+
+def special(out: Path) -> bool:
+    """Whether it is a pipe or a device, which must not be replaced."""
+    return out.exists() and not out.is_file() and not out.is_dir()
 
 
 def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
-    if out is None:
+    """Replace `out` by the rows; without any, what an earlier command wrote there stays."""
+    if out is None or not rows:
         return
-    try:
-        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(errors="backslashreplace")
+    if special(out):
+        out.write_bytes(data)
+    else:
+        files.write_bytes(str(out.resolve()), data)
 
 
 def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:

@@ -20,6 +20,7 @@ from rstar.thinking import Thought
 
 Json = dict[str, Any]
 INVALID = "invalid_request_error"
+MAX_ECHO_CHARS = 80
 
 
 class Refusal(Exception):
@@ -60,7 +61,7 @@ def read_request(body: bytes, *, model: str, max_chars: int) -> Asked:
     if not isinstance(content, dict):
         raise Refusal(400, "the body is not a JSON object")
     if (asked := content.get("model", model)) != model:
-        raise Refusal(404, f"the model {str(asked)[:80]!r} is not here; this is {model!r}", code="model_not_found")
+        raise Refusal(404, f"the model {_short(str(asked))!r} is not here; this is {model!r}", code="model_not_found")
     if content.get("n") not in (None, 1):
         raise Refusal(400, "n: one choice is given; the runner-up is in the field rstar")
     options = content.get("stream_options")
@@ -115,12 +116,21 @@ def _typed(content: Json, name: str, kind: type, default: Any) -> Any:
 def _budget(content: Json) -> Budget | None:
     """The request's own limits: `budget`, and OpenAI's bound on all generated tokens, hidden ones included."""
     budget, tokens = content.get("budget"), _typed(content, "max_completion_tokens", int, None)
+    if budget is not None and type(budget) not in (str, int):
+        raise Refusal(400, "budget: expected a text, such as '16', '20000t' or '30s', or a whole number")
+    if tokens is not None and tokens < 1:
+        raise Refusal(400, "max_completion_tokens: expected a number more than 0")
     try:
-        limits = [Budget.read(str(budget))] if budget is not None else []
-        limits += [Budget(tokens=tokens)] if tokens is not None else []
+        limits = [Budget.read(_short(str(budget).strip()))] if budget is not None else []
     except UserError as error:
         raise Refusal(400, str(error)) from None
+    limits += [Budget(tokens=tokens)] if tokens is not None else []
     return limits[0].within(limits[-1]) if limits else None
+
+
+def _short(text: str) -> str:
+    """The text as a message may repeat it; what is cut is marked, and so no budget."""
+    return text if len(text) <= MAX_ECHO_CHARS else text[: MAX_ECHO_CHARS - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +185,7 @@ def extra(solution: Solution, *, timed_out: bool) -> Json:
 
 
 def usage(solution: Solution) -> Json:
-    """Count the question's prompt once, and all tokens that the search generated."""
+    """Count the question's prompt once, and the tokens that the search generated, but for expansions cut off."""
     prompt, generated = solution.prompt_tokens, solution.num_tokens
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 

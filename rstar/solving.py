@@ -10,15 +10,26 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
 from rstar.annotation import Annotation
 from rstar.equivalence import Equivalence
-from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer, UserError
+from rstar.protocols import (
+    Executor,
+    InfrastructureError,
+    Judge,
+    Policy,
+    PolicyError,
+    Problem,
+    Proposal,
+    ScorerError,
+    StepScorer,
+    UserError,
+)
 from rstar.search import SearchSettings, search
 from rstar.steps import StepReader, read_step
 from rstar.thinking import Thought, conclude, thought, thoughts
@@ -67,10 +78,13 @@ class Budget:
         )
 
     def __str__(self) -> str:
-        limits = ((self.trajectories, " trajectories"), (self.tokens, " tokens"), (self.seconds, " seconds"))
-        return ", ".join(
-            f"{limit:g}{unit}" if unit == " seconds" else f"{limit}{unit}" for limit, unit in limits if limit
+        limits = (
+            (self.trajectories, "trajectory", "trajectories"),
+            (self.tokens, "token", "tokens"),
+            (self.seconds, "second", "seconds"),
         )
+        shown = ((f"{limit:g}" if one == "second" else str(limit), one, many) for limit, one, many in limits if limit)
+        return ", ".join(f"{number} {one if number == '1' else many}" for number, one, many in shown)
 
 
 def _least(one: Limit | None, other: Limit | None) -> Limit | None:
@@ -96,10 +110,21 @@ class Solution:
     weighted_majority: str | None
     num_trajectories: int  # that came to an answer
     num_rollouts: int
-    num_tokens: int  # generated, all candidates
+    num_tokens: int  # generated, all candidates; not of expansions that the end of the search cut off
     prompt_tokens: int  # of the question's prompt, once
     seconds: float
     ending: Ending
+    silent: type[InfrastructureError] | None = None  # of the engine that was asked in vain: nothing was ever expanded
+
+    @property
+    def failure(self) -> InfrastructureError | None:
+        """What to raise for a search that an engine kept waiting from its begin to its end; None for any other."""
+        if self.silent is None:
+            return None
+        name = "policy" if self.silent is PolicyError else "PPM"
+        return self.silent(
+            f"the {name} gave no answer in {self.seconds:.1f} s: its engine is not there, or needs more time"
+        )
 
 
 async def solve(
@@ -119,7 +144,8 @@ async def solve(
     """Think about a problem, or a question, until the budget is used or nothing is left to try.
 
     `settings.num_rollouts` and `settings.annotation` are not read: the budget says how long, and inference sees no
-    truth. For one that can be stopped, or looked at while it goes on, use `Solving`. Raises InfrastructureError.
+    truth. For one that can be stopped, or looked at while it goes on, use `Solving`. Raises InfrastructureError, also
+    where the seconds were over before an engine answered at all.
     """
     solving = Solving(
         problem,
@@ -134,7 +160,10 @@ async def solve(
         on_better=on_better,
         read_step=read_step,
     )
-    return await solving.run()
+    solution = await solving.run()
+    if failure := solution.failure:
+        raise failure
+    return solution
 
 
 class Solving:
@@ -162,12 +191,15 @@ class Solving:
         problem = Problem("", problem, "") if isinstance(problem, str) else problem
         self.tree = Tree.start(problem, seed)
         self.best: Thought | None = None
-        self._engines = {"policy": policy, "scorer": scorer, "executor": executor, "judge": judge}
+        asked = {"policy": _Policy(policy, self), "scorer": scorer and _Scorer(scorer, self)}
+        self._engines = {**asked, "executor": executor, "judge": judge}
         self._judge, self._settings, self._budget, self._top_k = judge, settings, budget, top_k
         self._on_better, self._read_step = on_better, read_step
         self._num_seen = 0  # nodes of the tree
         self._searching: asyncio.Task[Ending] | None = None
         self._stopped = False
+        self._cut_by: Ending | None = None
+        self._cut_short: type[InfrastructureError] | None = None  # the error of the engine that it was waiting for
         self._ending = Ending.UNFINISHED
         self._began: float | None = None
         self._ended: float | None = None
@@ -189,25 +221,36 @@ class Solving:
         """End the search at once; `run` returns what it has found."""
         self._stopped = True
         if self._searching:
-            self._searching.cancel()
+            self._cut(self._searching, Ending.STOPPED)
+
+    def _cut(self, searching: asyncio.Task[Ending], ending: Ending) -> None:
+        """Cancel the search, once: a second time would interrupt it while it gives its checkpoints back."""
+        if self._cut_by is None:
+            self._cut_by = ending
+            searching.cancel()
+
+    @contextmanager
+    def _asking(self, error: type[InfrastructureError]) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._cut_short = error
+            raise
 
     async def run(self) -> Solution:
         """Search; raises InfrastructureError, and CancelledError where the caller is cancelled."""
         self._began = time.monotonic()
         searching = self._searching = asyncio.create_task(self._search())
         if self._stopped:
-            searching.cancel()
+            self._cut(searching, Ending.STOPPED)
         try:
             await asyncio.wait({searching}, timeout=self._budget.seconds)
         finally:
-            searching.cancel()
+            self._cut(searching, Ending.BUDGET)
             await asyncio.wait({searching})  # it gives its checkpoints back
             self._ended = time.monotonic()
             self._look()
-        if not searching.cancelled():
-            self._ending = searching.result()
-        else:
-            self._ending = Ending.STOPPED if self._stopped else Ending.BUDGET
+        self._ending = (self._cut_by or Ending.BUDGET) if searching.cancelled() else searching.result()
         return await self.so_far()
 
     async def so_far(self) -> Solution:
@@ -227,6 +270,7 @@ class Solving:
             prompt_tokens=first.prompt_tokens if first else 0,
             seconds=self.seconds,
             ending=self._ending,
+            silent=self._cut_short if len(self.tree.nodes) == 1 else None,
         )
 
     async def _search(self) -> Ending:
@@ -266,6 +310,32 @@ class Solving:
             if not await equal(best.answer, other.answer):
                 return other
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """A policy that tells a search of questions that were cut short."""
+
+    policy: Policy
+    solving: Solving
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        with self.solving._asking(PolicyError):
+            return await self.policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """A scorer that does the same."""
+
+    scorer: StepScorer
+    solving: Solving
+
+    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        with self.solving._asking(ScorerError):
+            return await self.scorer.score(question, prefix, candidates)
 
 
 class _Spent(Exception):

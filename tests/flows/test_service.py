@@ -208,8 +208,11 @@ def test_a_stream_tells_better_thoughts_then_the_answer_and_ends_as_openais(serv
         ({"messages": [USER], "stream": "yes"}, 400, "stream: expected true or false"),
         ({"messages": [USER], "seed": 1.5}, 400, "seed: expected a whole number"),
         ({"messages": [USER], "budget": "long"}, 400, "budget 'long'"),
+        ({"messages": [USER], "budget": "9" * 1000}, 400, f"budget '{'9' * 79}…'"),
+        ({"messages": [USER], "budget": "1" + " " * 99 + "x"}, 400, "…'"),
+        ({"messages": [USER], "budget": True}, 400, "budget: expected a text"),
+        ({"messages": [USER], "budget": {"seconds": "9" * 1000}}, 400, "budget: expected a text"),
         ({"messages": [USER], "max_completion_tokens": 0}, 400, "more than 0"),
-        ({"messages": [{"role": "user", "content": "Who are you?"}]}, 400, "built-in families"),
         (" " * 300_000, 413, "longer than 262144 bytes"),
     ],
 )
@@ -249,7 +252,9 @@ def test_a_request_may_bring_its_own_budget(service: Served) -> None:
 
 
 def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> None:
-    with served(Slow(calls=0), max_in_flight=1, timeout_seconds=2.0) as service:
+    policy = Slow(calls=0)
+    with served(policy, max_in_flight=1, timeout_seconds=2.0) as service:
+        policy.calls = 1
         thread, answers = service.ask_aside()
         refused = service.ask()
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
@@ -259,19 +264,43 @@ def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> No
         assert answers[0].status_code == 504
         assert service.counted("refused") == 1
         assert service.metric("rstar_requests_in_flight") == 0
+        policy.calls = 1
         assert service.ask().status_code == 504  # there is room again
 
 
+def test_a_refusal_does_not_wait_for_the_body() -> None:
+    with served(Slow(calls=1), max_in_flight=1, timeout_seconds=5.0) as service:
+        thread, _ = service.ask_aside()
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=4) as connection:
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 9999\r\n\r\n{")
+            assert connection.recv(12) == b"HTTP/1.1 429"
+        thread.join()
+
+
+def test_closing_waits_until_the_searches_have_ended() -> None:
+    policy = Slow(calls=1)
+    with served(policy, budget=Budget(99)) as service:
+        thread, answers = service.ask_aside()
+        asyncio.run_coroutine_threadsafe(service.service.close(10), service.loop).result(15)
+        assert policy.given_up.is_set() and not service.service._jobs
+        thread.join(10)
+        assert answers[0].status_code == 503
+
+
 def test_a_time_out_gives_the_best_so_far_or_504() -> None:
-    with served(Slow(calls=FIRST_ANSWER), budget=Budget(99), timeout_seconds=1.5) as service:
+    policy = Slow(calls=FIRST_ANSWER)
+    with served(policy, budget=Budget(99), timeout_seconds=1.5) as service:
         found = service.ask()
         assert found.status_code == 200
         assert found.json()["rstar"]["timed_out"] and found.json()["rstar"]["answer"]
+        policy.calls = 1
         nothing = service.ask()
         assert nothing.status_code == 504
         assert nothing.json()["error"]["type"] == "timeout_error"
         assert service.counted("timed_out") == 1
-        own = service.ask(budget="0.2s")  # its own limit is no time-out
+        policy.calls = 1
+        own = service.ask(budget="0.5s")  # its own limit is no time-out
         assert own.status_code == 200 and own.json()["choices"][0]["finish_reason"] == "length"
         assert service.counted("unanswered") == 1
 
@@ -310,6 +339,25 @@ def test_a_dead_engine_is_the_services_failure(stream: bool) -> None:
         told = json.loads(answer.text.split("data: ")[2]) if stream else answer.json()
         assert told["error"]["type"] == "server_error" and "out of memory" in told["error"]["message"]
         assert service.counted("failed") == 1
+
+
+def test_what_an_engine_refuses_is_not_the_clients_mistake_and_its_words_stay_in_the_log(
+    service: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = service.counted("failed"), service.counted("invalid")
+    answer = service.ask(messages=[{"role": "user", "content": "Who are you?"}])
+    assert answer.status_code == 502 and answer.json()["error"]["type"] == "server_error"
+    assert "families" not in answer.text and "families" in caplog.text
+    assert (service.counted("failed"), service.counted("invalid")) == (before[0] + 1, before[1])
+
+
+def test_an_engine_that_never_answers_is_the_services_failure_and_no_time_out() -> None:
+    with served(Slow(calls=0), budget=Budget(99), timeout_seconds=0.5) as service:
+        for fields in ({}, {"budget": "0.2s"}):
+            answer = service.ask(**fields)
+            assert answer.status_code == 503
+            assert "the policy gave no answer" in answer.json()["error"]["message"]
+        assert (service.counted("failed"), service.counted("timed_out")) == (2, 0)
 
 
 def test_a_problem_that_fills_the_context_is_too_long() -> None:

@@ -20,7 +20,8 @@ from flows.recipe import load_recipe
 from flows.thoughts import markdown, pieces
 from problems.bootstrap import BootstrapPolicy
 from problems.grading import MathJudge
-from rstar.protocols import Proposal
+from rstar.protocols import Policy, PolicyError, Problem, Proposal, UserError
+from rstar.solving import Budget
 from sandbox.providers import open_sandbox
 from tasks.engines import Engines, Models
 
@@ -66,10 +67,14 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def press_ctrl_c_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_with(PressesCtrlC(calls), monkeypatch)
+
+
+def open_with(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
     async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
         async with open_sandbox("local") as executor, MathJudge() as judge:
-            yield Engines(PressesCtrlC(calls), Shorter(), executor, judge)
+            yield Engines(policy, Shorter(), executor, judge)
 
     monkeypatch.setattr(solving, "opened", opened)
 
@@ -97,6 +102,25 @@ def test_ctrl_c_before_the_first_answer_ends_with_130(
     assert "no line of thought came to an answer" in screen.getvalue()
 
 
+class Silent:
+    async def propose(self, *arguments: object, **settings: object) -> Sequence[Proposal]:
+        await asyncio.Event().wait()
+        return []
+
+
+def test_an_engine_that_never_answers_is_a_failure_and_not_slow_thinking(
+    tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_with(Silent(), monkeypatch)
+    with pytest.raises(PolicyError, match="gave no answer"):
+        solve(tmp_path, budget="0.2s")
+    assert "--budget" not in screen.getvalue()
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps({"problem": QUESTION}))
+    with pytest.raises(PolicyError, match="gave no answer"):
+        solve(tmp_path, None, file=file, budget="0.2s")
+
+
 @pytest.mark.parametrize(("calls", "num_rows", "code"), [(8, 1, 0), (2, 0, 130)])
 def test_ctrl_c_in_a_file_keeps_the_rows_that_have_an_answer(
     tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, calls: int, num_rows: int, code: int
@@ -105,10 +129,52 @@ def test_ctrl_c_in_a_file_keeps_the_rows_that_have_an_answer(
     file, out = tmp_path / "questions.jsonl", tmp_path / "found.jsonl"
     questions = [QUESTION, *(QUESTION.replace("34", str(number)) for number in (41, 42, 43))]
     file.write_text("".join(json.dumps({"problem": question}) + "\n" for question in questions))
+    out.write_text(earlier := '{"answer": "earlier"}\n')
     assert solve(tmp_path, None, file=file, out=out, budget="60s") == code
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (out.read_text() == earlier) == (num_rows == 0)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["found.jsonl", "questions.jsonl"]
+    rows = [json.loads(line) for line in out.read_text().splitlines() if line not in earlier]
     assert len(rows) == num_rows and all(row["answer"] for row in rows)
     assert f"stopped: {4 - num_rows} problems are left" in screen.getvalue()
+
+
+@pytest.mark.parametrize("error", [UserError("no such model"), KeyboardInterrupt()])
+def test_earlier_results_outlive_models_that_are_not_loaded(
+    tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    @asynccontextmanager
+    async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
+        raise error
+        yield
+
+    monkeypatch.setattr(solving, "opened", opened)
+    file, out = tmp_path / "questions.jsonl", tmp_path / "found.jsonl"
+    file.write_text(json.dumps({"problem": QUESTION}))
+    out.write_text("earlier")
+    with pytest.raises(type(error)):
+        solve(tmp_path, None, file=file, out=out)
+    assert out.read_text() == "earlier"
+
+
+def test_a_device_is_written_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    solving.check_writable(pipe)
+    solving.write_rows(pipe, [{"answer": "46"}])
+    assert json.loads(os.read(reading, 100)) == {"answer": "46"} and pipe.is_fifo()
+    os.close(reading)
+
+
+async def test_a_session_holds_no_tree_of_a_search_that_is_over(
+    tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_with(BootstrapPolicy(), monkeypatch)
+    recipe = load_recipe("smoke", ["evaluation.num_candidates=4"])
+    async with solving.opened_session(recipe, Models("rules", "scripted"), Budget(1), 0) as session:
+        with session.search(Problem("p", QUESTION, "")) as search:
+            assert session.under_way == [search]
+            await search.run()
+        assert session.under_way == []
 
 
 def test_a_line_of_thought_is_read_without_its_markers() -> None:

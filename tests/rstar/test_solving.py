@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rstar.protocols import PolicyError, Problem, Proposal, UserError
+from rstar.protocols import PolicyError, Problem, Proposal, ScorerError, UserError
 from rstar.search import SearchSettings
 from rstar.solving import Budget, Ending, Solving, solve
 from rstar.thinking import conclude, think
@@ -80,6 +80,7 @@ def test_the_narrower_of_two_budgets_counts_limit_by_limit():
     both = Budget(trajectories=8, seconds=60.0).within(Budget(tokens=100, seconds=5.0))
     assert both == Budget(8, 100, 5.0)
     assert str(both) == "8 trajectories, 100 tokens, 5 seconds"
+    assert str(Budget(1, 1, 1.0)) == "1 trajectory, 1 token, 1 second"
 
 
 @pytest.mark.parametrize("num_rollouts", range(1, 9))
@@ -206,6 +207,64 @@ async def test_every_checkpoint_is_given_back_where_it_is_stopped(problem, execu
     solution = await solve(problem, **given, settings=settings, budget=Budget(seconds=0.05))
     assert solution.best is None and len(executor.codes) > 2
     assert executor.states == {}
+
+
+async def test_a_stop_after_the_seconds_were_over_does_not_disturb_the_giving_back(problem, executor):
+    cleaning = asyncio.Event()
+    release = executor.release
+
+    async def slowly(checkpoint):
+        cleaning.set()
+        await asyncio.sleep(0.05)
+        await release(checkpoint)
+
+    class Once:
+        calls = 0
+
+        async def propose(self, question, prefix, *, num_candidates, seed):
+            self.calls += 1
+            if self.calls > 1:
+                await asyncio.Event().wait()
+            return [Proposal("<code>\nx = 1\n<end_of_step>"), Proposal("<code>\nx = 2\n<end_of_step>")]
+
+    class Even:
+        async def score(self, question, prefix, candidates):
+            return [0.0 for _ in candidates]
+
+    executor.release = slowly
+    given = {"policy": Once(), "executor": executor, "scorer": Even(), "judge": Judge()}
+    solving = Solving(problem, **given, settings=SETTINGS, budget=Budget(seconds=0.05))
+    running = asyncio.create_task(solving.run())
+    await asyncio.wait_for(cleaning.wait(), 5)
+    solving.stop()
+    solution = await running
+    assert executor.states == {} and len(executor.codes) == 2
+    assert solution.ending is Ending.BUDGET and solution.failure is None
+
+
+@pytest.mark.parametrize("dead", ["policy", "scorer"])
+async def test_an_engine_that_never_answered_is_the_failure_of_a_search_that_time_or_stop_ends(engines, dead):
+    class Mute:
+        async def propose(self, *arguments, **settings):
+            await asyncio.Event().wait()
+
+        score = propose
+
+    error = {"policy": PolicyError, "scorer": ScorerError}[dead]
+    engines[dead] = Mute()
+    with pytest.raises(error, match="gave no answer in"):
+        await solve("?", **engines, settings=SETTINGS, budget=Budget(seconds=0.05))
+    solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
+    asyncio.get_running_loop().call_later(0.05, solving.stop)
+    solution = await solving.run()
+    assert isinstance(solution.failure, error) and solution.ending is Ending.STOPPED
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_an_engine_that_answered_at_all_is_no_failure(engines, calls):
+    engines["policy"] = Stuck(engines["policy"], calls=calls)
+    solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(seconds=0.05))
+    assert (await solving.run()).failure is None
 
 
 async def test_a_dead_engine_is_raised_and_the_best_so_far_is_kept(engines):
