@@ -79,8 +79,12 @@ def test_the_tiny_model_grows_the_same_trees_again(finished: Path, tmp_path: Pat
     shutil.copytree(finished, again)
     shutil.rmtree(again / "trees" / "round=2")
     asyncio.run(search_shard(str(again), 2, 0))
-    before, after = (shards.read_table(Run(root).nodes(2, 0), "nodes") for root in (finished, again))
-    assert shards.comparable(after, "nodes").equals(shards.comparable(before, "nodes"))
+    before, after = (
+        shards.comparable(shards.read_table(Run(root).nodes(2, 0), "nodes"), "nodes") for root in (finished, again)
+    )
+    assert after.drop_columns("logprob").equals(before.drop_columns("logprob"))
+    # Which requests share a batch depends on the machine's load, and a batch's shape moves the last bits.
+    assert after["logprob"].to_pylist() == pytest.approx(before["logprob"].to_pylist(), abs=1e-3)
 
 
 def test_a_finished_run_is_not_done_again_but_a_deleted_product_is(finished: Path, base: str, tmp_path: Path) -> None:
