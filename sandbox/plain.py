@@ -14,6 +14,7 @@ import builtins
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -63,15 +64,22 @@ _BUILTINS = frozenset(dir(builtins))
 
 def parse_silently(code: str) -> ast.Module:
     """The tree; a warning is an error, not a line on this process's stderr."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with _strict():
         return ast.parse(code)
 
 
 def compile_silently(tree: ast.Module) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with _strict():
         compile(tree, "<step>", "exec", dont_inherit=True)
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Raise what the compiler warns of, and only that: a collection in the meantime may warn of other things."""
+    with warnings.catch_warnings():
+        for category in (SyntaxWarning, DeprecationWarning):
+            warnings.simplefilter("error", category)
+        yield
 
 
 @lru_cache(maxsize=256)
