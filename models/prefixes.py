@@ -44,7 +44,7 @@ class PrefixCache:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[int, ...], States] = OrderedDict()
         self._num_bytes = 0
-        self.num_tokens = self.num_cached_tokens = 0
+        self.num_cached_tokens = 0
 
     def states(self, prompts: Sequence[Pieces]) -> tuple[States, torch.Tensor]:
         """States of a batch, padded on the left to the longest prompt, and its mask of shape (batch, tokens)."""
@@ -60,7 +60,6 @@ class PrefixCache:
             _fill(batch.row(i), [*parts, fresh])
             mask[i, longest - len(row) :] = 1
             self._keep(row, prompt, num_known[i], fresh)
-        self.num_tokens += sum(map(len, rows))
         self.num_cached_tokens += sum(num_known)
         return batch, mask
 

@@ -31,19 +31,21 @@ class Prompts:
     bias: torch.Tensor  # (nodes, 1, 1, tokens): 0, or HIDDEN where there is padding
     node: torch.Tensor
     place: torch.Tensor
+    num_places: int  # siblings of a node at most
 
     @classmethod
     def of(cls, states: States, mask: torch.Tensor, counts: list[int]) -> Prompts:
         """`counts` says how many rows each prompt has; `mask`, of shape (nodes, tokens), where there is no padding."""
         node = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(mask.device)
         place = torch.cat([torch.arange(count) for count in counts]).to(mask.device)
-        return cls(states, (1 - mask[:, None, None, :]).to(states.keys.dtype) * HIDDEN, node, place)
+        bias = (1 - mask[:, None, None, :]).to(states.keys.dtype) * HIDDEN
+        return cls(states, bias, node, place, max(counts))
 
     def only(self, rows: torch.Tensor) -> Prompts:
         """For some of the rows, chosen by a mask, and their nodes."""
         nodes, node = self.node[rows].unique(return_inverse=True)
         states = States(self.states.keys[:, nodes], self.states.values[:, nodes])
-        return Prompts(states, self.bias[nodes], node, self.place[rows])
+        return Prompts(states, self.bias[nodes], node, self.place[rows], self.num_places)
 
 
 class SiblingLayer(DynamicLayer):
@@ -83,13 +85,13 @@ def attention(
     rows, heads, length, width = query.shape
     query = query.reshape(rows, key.shape[1], -1, width)  # the queries of a key head, one after the other
     own, own_weight = _attend(query, key, value, scaling, _causal(query.shape[2], length, key))
-    num_nodes, num_places = len(prompts.bias), int(prompts.place.max()) + 1
-    asked = query.new_zeros(num_nodes, num_places, *query.shape[1:])
+    asked = query.new_zeros(len(prompts.bias), prompts.num_places, *query.shape[1:])
     asked[prompts.node, prompts.place] = query
     at = prompts.states.keys[module.layer_idx], prompts.states.values[module.layer_idx]
     found, weight = _attend(asked.transpose(1, 2).flatten(2, 3), *at, scaling, prompts.bias)
     found, weight = (
-        one.unflatten(2, (num_places, -1)).transpose(1, 2)[prompts.node, prompts.place] for one in (found, weight)
+        one.unflatten(2, (prompts.num_places, -1)).transpose(1, 2)[prompts.node, prompts.place]
+        for one in (found, weight)
     )
     share = torch.sigmoid(weight - own_weight)
     joined = found * share + own * (1 - share)

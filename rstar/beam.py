@@ -17,7 +17,7 @@ from rstar.equivalence import Equivalence
 from rstar.growth import Growth, cancel
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.steps import StepReader, read_step
-from rstar.thinking import Conclusion, Thought, conclude
+from rstar.thinking import Conclusion, Thought, conclude, thought
 from rstar.tree import Node, Tree
 
 
@@ -66,7 +66,7 @@ async def beam_search(
                 break
     finally:
         await checkpoints.release_all(tree.nodes)
-    thoughts = [_thought(node) for node in finished]
+    thoughts = [thought(node) for node in finished]
     return await conclude(thoughts, judge=judge, top_k=top_k), thoughts, tree
 
 
@@ -87,9 +87,3 @@ async def _expanded(growth: Growth, beam: list[Node], depth: int) -> list[Node]:
 
 def _score(node: Node) -> float:
     return -1.0 if node.ppm_score is None else node.ppm_score
-
-
-def _thought(node: Node) -> Thought:
-    path = node.path()
-    steps = tuple(one.rendered for one in path)
-    return Thought(node.answer or "", _score(node), steps, node.id, sum(one.num_tokens for one in path))

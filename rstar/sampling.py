@@ -24,12 +24,6 @@ class Sample:
     num_tokens: int
     steps: tuple[str, ...] = ()  # rendered, up to the answer or to where it broke off
 
-    def thought(self, score: float = 0.0) -> Thought | None:
-        """The sample as a thought, for `rstar.thinking.conclude`; None where it has no answer."""
-        if self.answer is None:
-            return None
-        return Thought(self.answer, score, self.steps, num_tokens=self.num_tokens)
-
 
 async def sample(
     problem: Problem,

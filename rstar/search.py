@@ -17,7 +17,6 @@ from rstar.annotation import DEAD_END_VALUE, Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
 from rstar.growth import Growth, Offspring, cancel
-from rstar.growth import expansion_seed as expansion_seed
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.selection import select
 from rstar.steps import StepReader, read_step

@@ -210,7 +210,8 @@ class Solving:
 
     @property
     def num_rollouts(self) -> int:
-        return self.tree.num_rollouts
+        """Rollouts that have ended."""
+        return sum(node.ended is not None for node in self.tree.nodes)
 
     @property
     def seconds(self) -> float:

@@ -181,7 +181,8 @@ def run_container(limits: Limits, image: str, runtime: str | None) -> tuple[str,
             try:
                 attached = container.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
                 connection = socket.socket(fileno=os.dup(attached.fileno()))
-                attached.close()
+                attached._sock.close()  # as soon as its response is closed, which the engine's client leaves open
+                attached._response.close()
                 container.start()
             except BaseException:
                 container.remove(force=True)

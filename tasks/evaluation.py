@@ -17,7 +17,7 @@ from rstar.equivalence import Equivalence
 from rstar.protocols import Problem
 from rstar.sampling import scored
 from rstar.search import SearchSettings
-from rstar.thinking import Thought, conclude, think
+from rstar.thinking import Thought, think
 from store import files, shards
 from store.layout import Run
 from tasks.crowd import crowd
@@ -146,8 +146,9 @@ async def best_of_n(problem: Problem, engines: Engines, models: Models, exam: Ex
     count, depth = exam.settings.num_rollouts, exam.settings.max_depth
     samples = await sample_many(problem, engines, count, max_depth=depth, seed=exam.seed + 2)  # not majority's
     thoughts = await scored(problem.question, samples, engines.scorer)
+    best = max(thoughts, key=lambda thought: thought.score, default=None)
     num_tokens = sum(each.num_tokens for each in samples)
-    return await _answered(problem, "best_of_n", engines, models, thoughts, num_tokens, count, start=start)
+    return await _answered(problem, "best_of_n", engines, models, best, num_tokens, count, start=start)
 
 
 async def beam(problem: Problem, engines: Engines, models: Models, exam: Examination) -> Row:
@@ -157,22 +158,22 @@ async def beam(problem: Problem, engines: Engines, models: Models, exam: Examina
     seed = tree_seed(exam.seed, problem.id, 0)
     unlabelled = replace(problem, answer="")
     _, thoughts, tree = await beam_search(unlabelled, **engines.for_search(), settings=settings, seed=seed)
-    return await _answered(problem, "beam", engines, models, thoughts, tree.num_tokens, exam.beam_width, start=start)
+    best = max(thoughts, key=lambda thought: thought.score, default=None)
+    return await _answered(problem, "beam", engines, models, best, tree.num_tokens, exam.beam_width, start=start)
 
 
 METHODS = {"best_of_n": best_of_n, "beam": beam}
 
 
 async def _answered(
-    problem: Problem, metric: str, engines: Engines, models: Models, thoughts: list[Thought], num_tokens: int,
+    problem: Problem, metric: str, engines: Engines, models: Models, best: Thought | None, num_tokens: int,
     num_trajectories: int, *, start: float,
 ) -> Row:  # fmt: skip
     """Grade the thought with the best score."""
-    answer = (await conclude(thoughts, judge=engines.judge)).best
+    answer = best.answer if best else None
     correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer)
     row = _row(problem, metric, models.fingerprint, answer, correct, num_tokens, start=start)
-    score = max((thought.score for thought in thoughts), default=None)
-    return row | {"num_trajectories": num_trajectories, "score": score}
+    return row | {"num_trajectories": num_trajectories, "score": best.score if best else None}
 
 
 async def examine_ppm(run: Run, models: Models) -> list[Row]:

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from rstar.annotation import Annotation
+from rstar.growth import expansion_seed
 from rstar.protocols import Execution, PolicyError, Proposal, SandboxLost, Verdict
-from rstar.search import SearchSettings, expansion_seed, search
+from rstar.search import SearchSettings, search
 from rstar.tree import Tree
 
 FIRST = "<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>"

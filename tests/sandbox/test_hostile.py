@@ -7,13 +7,14 @@ After each the sandbox serves the next request within a second, and no verdict o
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from rstar.protocols import Verdict
-from sandbox.container import DockerSandbox
+from sandbox.container import WORK, DockerSandbox
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 
@@ -288,16 +289,19 @@ async def test_a_kept_interpreter_does_not_go_on(sandbox: Sandbox) -> None:
 
 
 async def test_names_of_folders_to_come_cannot_be_taken(sandbox: Sandbox) -> None:
-    squatter = "import os\nfor i in range(5000):\n    try: os.mkdir(f'/work/c{i}')\n    except OSError: pass"
+    squatter = f"import os\nfor i in range(5000):\n    try: os.mkdir('{WORK}/c' + str(i))\n    except OSError: pass"
     await sandbox.run(None, squatter)
+    folders = {(await sandbox.run(None, "import os\nprint(os.path.basename(os.getcwd()))")).output for _ in range(2)}
+    assert len(folders) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}\n?", folder) for folder in folders)
     await honest(sandbox)
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "for i in range(9):\n    with open(f'/work/junk{i}', 'wb') as f: f.write(bytes(15 * 2**20))",
-        "i = 0\nwhile True:\n    open(f'/work/j{i}', 'w').close()\n    i += 1",
+        f"for i in range(9):\n    with open('{WORK}/junk' + str(i), 'wb') as f: f.write(bytes(15 * 2**20))",
+        f"i = 0\nwhile True:\n    open('{WORK}/j' + str(i), 'w').close()\n    i += 1",
     ],
     ids=["blocks", "inodes"],
 )
