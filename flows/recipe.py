@@ -137,6 +137,7 @@ class TrainingSection(Section):
     """What SFT and PPM training have in common."""
 
     epochs: Positive
+    max_tokens: Count | None = None  # fewer epochs where they hold more tokens than this
     learning_rate: Positive = 7e-6
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Share = 0.0
@@ -147,9 +148,18 @@ class TrainingSection(Section):
     accumulate: bool = False  # train on the sets of the rounds before as well
     threads: CountOrNone = 0  # 0: as many as there are
 
-    def hyperparameters(self, *names: str) -> dict[str, float | str | bool]:
+    def hyperparameters(self, *names: str) -> dict[str, float | str | bool | None]:
         """What the training process is told; `names` are those of one kind of training."""
-        shared = ("epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer")
+        shared = (
+            "epochs",
+            "max_tokens",
+            "learning_rate",
+            "schedule",
+            "warmup_ratio",
+            "weight_decay",
+            "adam_beta2",
+            "optimizer",
+        )
         return {name: getattr(self, name) for name in (*shared, "max_length", "threads", *names)}
 
 

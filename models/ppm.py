@@ -59,11 +59,9 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     return torch.tanh(model.score(hidden)[:, 0].float())
 
 
-def scores(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Scores in [-1, 1], shape (batch,), of right-padded sequences, shape (batch, length)."""
-    hidden = model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
-    last = attention_mask.sum(-1) - 1
-    return head(model, hidden[torch.arange(len(hidden), device=hidden.device), last])
+def scores(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
+    """Scores in [-1, 1], shape (places,), of the texts that end at `places` of one row of a model's inputs."""
+    return head(model, model.base_model(**inputs).last_hidden_state[0, places])
 
 
 def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:

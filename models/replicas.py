@@ -24,15 +24,21 @@ LONGEST_PAUSE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
+GATEWAYS = (502, 503, 504)  # nobody there, rather than a server that broke
+MOST_BREAKS = 6  # of one request
 ALIVE = "/v1/models"
 
 
 class _Failed(Exception):
-    """An attempt that may be repeated; `away`: its replica is better left alone for a while."""
+    """An attempt that may be repeated; `away`: its replica is better left alone for a while.
 
-    def __init__(self, reason: str, *, away: bool, pause_seconds: float = 0.0) -> None:
+    `broke`: the server took the request and broke on it, which it may do again and again.
+    """
+
+    def __init__(self, reason: str, *, away: bool, broke: bool = False, pause_seconds: float = 0.0) -> None:
         super().__init__(reason)
         self.away = away
+        self.broke = broke
         self.pause_seconds = pause_seconds
 
 
@@ -71,8 +77,9 @@ class Replicas:
     """`async with` it. `urls` end before the path: `http://host:8000`, also where a trailing `/v1` was given.
 
     At most `max_in_flight` requests a replica; an answer that takes longer than `timeout_seconds` is a failure.
-    Connection errors, time-outs, 429 and 5xx are tried again for `patience_seconds`, then `error` is raised; any other
-    refusal is a UserError at once, because it would be refused again.
+    Connection errors, time-outs, 429 and 5xx are tried again for `patience_seconds`, then `error` is raised, as it is
+    when servers broke on a request MOST_BREAKS times; any other refusal is a UserError at once, because it would be
+    refused again.
     """
 
     urls: Sequence[str]
@@ -102,7 +109,7 @@ class Replicas:
 
     async def post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
         """Return the JSON object that the key's replica answers to `json`, posted at `path`."""
-        since, num_attempts = 0.0, 0  # since when nothing came of it, monotonic seconds
+        since, num_attempts, num_breaks = 0.0, 0, 0  # since when nothing came of it, monotonic seconds
         failed_here: set[str] = set()
         while True:
             replica = self._here(key, failed_here)
@@ -125,6 +132,9 @@ class Replicas:
                 if failed.away:
                     replica.failed(num_failures)
                     failed_here.add(replica.url)
+                num_breaks += failed.broke
+                if num_breaks == MOST_BREAKS:
+                    raise self.error(f"{replica.url}{path}: {failed}; given up after {num_attempts} attempts") from None
                 self._check_patience(since, f"{replica.url}{path}: {failed} ({num_attempts} attempts)")
                 await asyncio.sleep(failed.pause_seconds or _pause(num_attempts, longest=LONGEST_WAIT_SECONDS))
             else:
@@ -178,7 +188,8 @@ class Replicas:
         if response.status_code == TOO_MANY_REQUESTS:
             raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
         if response.status_code >= 500:
-            raise _Failed(f"{response.status_code}, {_reason(response)}", away=True)
+            broke = response.status_code not in GATEWAYS
+            raise _Failed(f"{response.status_code}, {_reason(response)}", away=True, broke=broke)
         if response.status_code != 200:
             raise UserError(f"{url}{path} refused the request: {response.status_code}, {_reason(response)}")
         try:

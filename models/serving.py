@@ -151,7 +151,8 @@ class Server:
             self._leash.wait()
 
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # of `_running`, held while servers are started and stopped
+_counting = threading.Lock()  # of `_users`, held for a moment
 _running: dict[Serving, list[Server]] = {}
 _users: Counter[Serving] = Counter()
 
@@ -163,8 +164,10 @@ async def served(serving: Serving) -> AsyncIterator[list[str]]:
     They stay when the block ends, because the next shard asks for the same: until servers of another checkpoint for the
     same runner are wanted, `stop_idle` is called, or this process ends.
     """
-    servers = await asyncio.to_thread(_take, serving)
+    with _counting:
+        _users[serving] += 1
     try:
+        servers = await asyncio.to_thread(_started, serving)
         try:
             await asyncio.gather(*(server.ready(serving.start_seconds) for server in servers))
         except UserError:
@@ -172,7 +175,7 @@ async def served(serving: Serving) -> AsyncIterator[list[str]]:
             raise
         yield [server.url for server in servers]
     finally:
-        with _lock:
+        with _counting:
             _users[serving] -= 1
 
 
@@ -190,7 +193,7 @@ def vllm_python() -> str:
     return python
 
 
-def _take(serving: Serving) -> list[Server]:
+def _started(serving: Serving) -> list[Server]:
     with _lock:
         if serving not in _running:
             _stop_idle(serving.runner)
@@ -200,7 +203,6 @@ def _take(serving: Serving) -> list[Server]:
                 servers.append(Server(serving, number))
             elif not servers[number].alive():
                 servers[number] = Server(serving, number)
-        _users[serving] += 1
         return list(servers)
 
 

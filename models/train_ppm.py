@@ -16,23 +16,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset
+from torch.nn.functional import mse_loss
 from transformers import Trainer, TrainingArguments
 
 from models import ppm, training
 from models.checkpoints import load_tokenizer
 from models.tokens import encode
 from models.training import TrainingConfig
+from models.tries import Trie
 from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 
 LOSSES = ("ppm", "pqm", "orm")
+TRIE_LENGTH = 4  # in longest texts: how much of a problem goes through the model at once
 
 
 @dataclass(slots=True)
 class Group:
     """Texts that share a prefix, which of them is preferred to which, and their targets."""
 
+    question: str
     texts: list[str]
     pairs: list[tuple[int, int]]  # (positive, negative) places in `texts`
     targets: list[float]  # Q-values (pqm) or outcomes (orm)
@@ -47,7 +50,7 @@ def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels:
         if loss == "orm" and row["kind"] != "trajectory":
             continue
         key = (row["round"], row["group_id"])  # another round's node of the same name has another prefix
-        group, place = groups.setdefault(key, Group([], [], [])), places.setdefault(key, {})
+        group, place = groups.setdefault(key, Group(row["question"], [], [], [])), places.setdefault(key, {})
         pair = []
         for side in ("chosen", "rejected"):
             text = render_prompt(row["question"]) + row["prefix"] + row[side]
@@ -66,35 +69,56 @@ def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels:
     return made
 
 
-class PPMTrainer(Trainer):
-    """A Trainer whose examples are groups."""
+@dataclass(slots=True)
+class Example:
+    """Groups of one problem, laid out so that what their texts share is read once."""
 
-    def __init__(self, *args: Any, loss: str, **kwargs: Any) -> None:
+    trie: Trie
+    places: list[int]  # of the last tokens of the texts
+    groups: list[list[tuple[int, int]]]  # pairs of numbers of texts
+    targets: list[float]
+
+
+def lay_out(groups: Sequence[Group], tokenizer: Any, *, max_length: int) -> list[Example]:
+    """Lay out a problem's groups together, as many as fit; a group with a text over `max_length` is left out."""
+    examples: dict[str, Example] = {}
+    made = []
+    for group in groups:
+        texts = [encode(tokenizer, text) for text in group.texts]
+        if max(map(len, texts)) > max_length:
+            continue
+        example = examples.get(group.question)
+        if example is None or len(example.trie) + sum(map(example.trie.num_new, texts)) > TRIE_LENGTH * max_length:
+            example = examples[group.question] = Example(Trie(), [], [], [])
+            made.append(example)
+        at = len(example.places)
+        example.places += [example.trie.add(text) for text in texts]
+        example.groups.append([(a + at, b + at) for a, b in group.pairs])
+        example.targets += group.targets
+    return made
+
+
+class PPMTrainer(Trainer):
+    """A Trainer of Examples, one after the other; every group weighs the same."""
+
+    def __init__(self, *args: Any, loss: str, groups_per_example: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._loss = loss
+        self._loss, self._groups_per_example = loss, groups_per_example
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
-        values = ppm.scores(model, inputs["input_ids"], inputs["attention_mask"])
-        if self._loss == "ppm":
-            loss = ppm.grouped_pairwise_loss(values, inputs["groups"])
-        else:
-            loss = torch.nn.functional.mse_loss(values, inputs["targets"])
+        groups, targets = inputs.pop("groups"), inputs.pop("targets")
+        values = ppm.scores(model, **inputs)
+        loss = ppm.grouped_pairwise_loss(values, groups) if self._loss == "ppm" else mse_loss(values, targets)
+        loss = loss * len(groups) / self._groups_per_example
         return (loss, values) if return_outputs else loss
 
 
-def collate(examples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
-    """Lay the texts of a batch of groups under one another, padded on the right; pairs become row numbers."""
-    rows = [ids for example in examples for ids in example["ids"]]
-    length = max(map(len, rows))
-    ids = torch.tensor([row + [pad_token_id] * (length - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-    groups, at = [], 0
-    for example in examples:
-        groups.append([(a + at, b + at) for a, b in example["pairs"]])
-        at += len(example["ids"])
-    targets = torch.tensor([target for example in examples for target in example["targets"]])
-    return {"input_ids": ids, "attention_mask": mask, "groups": groups, "targets": targets}
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Make the inputs of the one example of a batch."""
+    [example] = examples
+    rest = {"places": example.places, "groups": example.groups, "targets": torch.tensor(example.targets)}
+    return example.trie.inputs() | rest
 
 
 def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -104,30 +128,28 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     training.start(config)
     tokenizer = load_tokenizer(config.base)
     groups = read_groups(rows, loss=config.loss, shuffle_labels=config.shuffle_labels, seed=config.seed)
-    examples = []
-    for group in groups:
-        ids = [encode(tokenizer, text) for text in group.texts]
-        if max(map(len, ids)) <= config.max_length:
-            examples.append({"ids": ids, "pairs": group.pairs, "targets": group.targets})
+    examples = lay_out(groups, tokenizer, max_length=config.max_length)
     if not examples:
         raise UserError(
             f"{config.data}: no preference pairs to train the PPM on (every problem all right or all wrong?)"
         )
-    num_pairs = sum(len(example["pairs"]) for example in examples)
-    per_step = max(1, round(config.group_batch * len(examples) / num_pairs))  # groups that hold about a batch of pairs
-    small = min(per_step, 8)
+    num_groups = sum(len(example.groups) for example in examples)
+    num_pairs = sum(len(group) for example in examples for group in example.groups)
+    num_tokens = sum(len(example.trie) for example in examples)
+    num_epochs = training.epochs(config, num_tokens)
     model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
     trainer = PPMTrainer(
         model=model,
         loss=config.loss,
+        groups_per_example=num_groups / len(examples),
         args=TrainingArguments(
             output_dir=config.out + ".trainer",
-            num_train_epochs=config.epochs,
+            num_train_epochs=num_epochs,
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.schedule,
             warmup_steps=config.warmup_ratio,
-            per_device_train_batch_size=small,
-            gradient_accumulation_steps=max(1, per_step // small),
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=max(1, round(config.group_batch * len(examples) / num_pairs)),
             seed=config.seed,
             save_strategy="no",
             logging_steps=5,
@@ -135,20 +157,18 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
             disable_tqdm=True,
             remove_unused_columns=False,
             use_cpu=model.device.type == "cpu",
-            train_sampling_strategy="group_by_length",
-            length_column_name="length",
         ),
-        # Only of a Dataset does the sampler read the length column.
-        train_dataset=Dataset.from_list([example | {"length": max(map(len, example["ids"]))} for example in examples]),
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        train_dataset=examples,
+        data_collator=collate,
         callbacks=[training.Progress()],
         optimizers=(training.optimizer(model, config), None),
     )
     began = time.monotonic()
     result = trainer.train()
     figures = {
-        "num_groups": len(examples),
+        "num_groups": num_groups,
         "num_pairs": num_pairs,
+        "num_tokens": int(num_tokens * num_epochs),
         "seconds": round(time.monotonic() - began, 2),
         "loss": result.training_loss,
     }

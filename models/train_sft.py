@@ -69,9 +69,10 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     if not kept:
         raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")
     num_tokens = sum(len(row["input_ids"]) for row in kept)
+    num_epochs = training.epochs(config, num_tokens)
     arguments = SFTConfig(
         output_dir=config.out + ".trainer",
-        num_train_epochs=config.epochs,
+        num_train_epochs=num_epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup_ratio,
@@ -104,7 +105,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     figures = {
         "num_examples": len(kept),
         "num_dropped": len(rows) - len(kept),
-        "num_tokens": int(num_tokens * config.epochs),
+        "num_tokens": int(num_tokens * num_epochs),
         "seconds": round(seconds, 2),
         "loss": result.training_loss,
     }

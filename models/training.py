@@ -37,6 +37,7 @@ class TrainingConfig:
     schedule: str = "linear"
     warmup_ratio: float = 0.0
     epochs: float = 2
+    max_tokens: int | None = None  # fewer epochs where they hold more tokens than this
     batch_tokens: int = 128 * 4096  # the paper: 128 sequences of 4096 tokens
     max_length: int = 4096
     weight_decay: float = 0.0
@@ -57,6 +58,11 @@ class TrainingConfig:
         if unknown := set(raw) - known:
             raise UserError(f"{path}: unknown training key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(known))}")
         return cls(**raw)
+
+
+def epochs(config: TrainingConfig, num_tokens: int) -> float:
+    """How often to go through a set of `num_tokens` tokens."""
+    return config.epochs if config.max_tokens is None else min(config.epochs, config.max_tokens / num_tokens)
 
 
 def start(config: TrainingConfig) -> None:

@@ -123,6 +123,23 @@ async def test_an_overloaded_or_failing_server_is_asked_again(http_server: Start
     assert attempts == {5: 3}
 
 
+async def test_a_request_that_breaks_every_server_is_given_up(
+    http_server: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.replicas.LONGEST_PAUSE_SECONDS", 0.05)
+    attempts: Counter[int] = Counter()
+
+    def breaks_on_seven(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        attempts[body["number"]] += 1
+        return (500, {"error": {"message": "index out of range"}}) if body["number"] == 7 else echo(path, body)
+
+    async with opened(http_server(breaks_on_seven), http_server(breaks_on_seven), patience_seconds=60.0) as replicas:
+        with pytest.raises(PolicyError, match="500, index out of range; given up after 6 attempts"):
+            await replicas.post("/ask", {"number": 7}, "key")
+        assert await replicas.post("/ask", {"number": 8}, "key") == {"number": 8}
+    assert attempts == {7: 6, 8: 1}
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 async def test_any_other_refusal_is_one_line_at_once(http_server: Starter, status: int) -> None:
     server = http_server(lambda path, body: (status, {"error": {"message": "too long:\nshorten it"}}))
