@@ -91,13 +91,14 @@ class CompletionsPolicy:
         return found if self._temperature else found * num_candidates
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens read, of those in the server's prefix cache where it tells, and written; attempts again."""
+        """Requests, tokens read, cached (where the server tells) and written, attempts again, seconds asking."""
         return {
             "num_requests": self._num_requests,
             "num_prompt_tokens": self._num_prompt_tokens,
             "num_cached_tokens": self._num_cached_tokens,
             "num_generated_tokens": self._num_generated_tokens,
             "num_retries": self._replicas.num_retries,
+            "busy_seconds": self._replicas.busy_seconds,
         }
 
     async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:

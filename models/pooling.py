@@ -64,9 +64,10 @@ class PoolingScorer:
         return ppm.squashed(logits)
 
     def metrics(self) -> dict[str, float]:
-        """Candidates scored, tokens read, attempts again."""
+        """Candidates scored, tokens read, attempts again, seconds in which a request was under way."""
         return {
             "num_scored": self._num_scored,
             "num_prompt_tokens": self._num_tokens,
             "num_retries": self._replicas.num_retries,
+            "busy_seconds": self._replicas.busy_seconds,
         }

@@ -89,6 +89,9 @@ class Replicas:
     patience_seconds: float = 900.0
     api_key: str = ""
     num_retries: int = 0
+    busy_seconds: float = 0.0  # in which at least one request was under way
+    _num_asking: int = 0
+    _asking_since: float = 0.0  # monotonic seconds
     _replicas: list[_Replica] = field(default_factory=list)
     _client: httpx.AsyncClient | None = None
 
@@ -109,6 +112,17 @@ class Replicas:
 
     async def post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
         """Return the JSON object that the key's replica answers to `json`, posted at `path`."""
+        if not self._num_asking:
+            self._asking_since = time.monotonic()
+        self._num_asking += 1
+        try:
+            return await self._post(path, json, key)
+        finally:
+            self._num_asking -= 1
+            if not self._num_asking:
+                self.busy_seconds += time.monotonic() - self._asking_since
+
+    async def _post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
         since, num_attempts, num_breaks = 0.0, 0, 0  # since when nothing came of it, monotonic seconds
         failed_here: set[str] = set()
         while True:

@@ -58,10 +58,11 @@ class TransformersScorer:
         return await self._batcher.ask(request, size=len(candidates), length=sum(map(len, request.prefix)))
 
     def metrics(self) -> dict[str, float]:
-        """Candidates scored, tokens read, batches, and seconds in which the model was busy."""
+        """Candidates scored, tokens read, of those in the prefix cache, batches, seconds the model was busy."""
         return {
             "num_scored": self._num_scored,
             "num_prompt_tokens": self._num_tokens,
+            "num_cached_tokens": self._prefixes.num_cached_tokens,
             "num_batches": self._batcher.num_batches,
             "busy_seconds": self._batcher.busy_seconds,
         }

@@ -14,6 +14,7 @@ from report.section import Ask, Section, count, percent, round_names, rounds_of
 from rstar.protocols import Verdict
 
 MAX_UNSOLVED = 50
+_ENGINE = ("prompt_tokens", "cached_tokens", "busy_ms")
 
 
 def cost(ask: Ask) -> Section:
@@ -60,8 +61,7 @@ def tokens(ask: Ask) -> Section:
 
 def sandbox(ask: Ask) -> Section:
     title, lead = "The sandbox", "Executed steps of each round's search, how they were run, and what became of them."
-    counted = {row["round"]: json.loads(row["counts"]) for row in ask("sandbox").to_dicts()}
-    counted = {number: counts for number, counts in counted.items() if "sandbox_executions" in counts}
+    counted = {number: counts for number, _, counts in _searches(ask) if "sandbox_executions" in counts}
     if not counted:
         return Section("sandbox", title, lead, missing="No search has finished yet.")
     verdicts = [f"verdict_{verdict.value}" for verdict in Verdict]
@@ -77,6 +77,37 @@ def sandbox(ask: Ask) -> Section:
     kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Lost")
     header = (*kept, *told, "ms a step", "of it outside the step")
     return Section("sandbox", title, lead, header, tuple(rows), num_text_columns=1)
+
+
+def engines(ask: Ask) -> Section:
+    title = "The engines"
+    lead = "What policy and PPM read and wrote in each round's search, and how much of its time they were busy."
+    rows = []
+    for number, seconds, counts in _searches(ask):
+        cells = []
+        for name in ("policy", "ppm"):
+            read, cached, busy = (
+                counts.get(f"{name}_{key}", 0) for key in ("prompt_tokens", "cached_tokens", "busy_ms")
+            )
+            share = percent(100 * cached / read) if read else ""
+            cells += [count(read), share, percent(busy / 10 / seconds) if read and seconds else ""]
+        busy = (counts.get("policy_busy_ms", 0) + counts.get("ppm_busy_ms", 0)) / 1000
+        cells.insert(2, count(counts.get("policy_generated_tokens", 0)))
+        if busy:
+            rows.append((str(number), *cells, count(busy / max(1, counts["solved"]), 2)))
+    if not rows:
+        return Section("engines", title, lead, missing="No search by a model has finished yet.")
+    policy = ("Policy read", "Policy: cached", "Policy wrote", "Policy busy")
+    header = ("Round", *policy, "PPM read", "PPM: cached", "PPM busy", "Engine seconds a solved problem")
+    note = (
+        "Engine seconds a solved problem: both engines'; of several shards at once, all theirs and their summed time."
+    )
+    return Section("engines", title, lead, header, tuple(rows), note=note, num_text_columns=1)
+
+
+def _searches(ask: Ask) -> list[tuple[int, float, dict[str, int]]]:
+    """Round, seconds and counts of each search that has finished."""
+    return [(row["round"], row["seconds"], json.loads(row["counts"])) for row in ask("search_counts").to_dicts()]
 
 
 def buckets(ask: Ask) -> Section:

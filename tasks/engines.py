@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from rstar.protocols import Executor, Judge, Policy, StepScorer, UserError
 
@@ -90,10 +90,15 @@ class Sandbox:
     memory_limit_mb: int = 512
 
 
-class MeteredExecutor(Executor, Protocol):
-    """An executor that counts what it did; names and meanings are those of `sandbox.pool.Sandbox.metrics`."""
+@runtime_checkable
+class Metered(Protocol):
+    """What counts what it does: engines and sandboxes."""
 
     def metrics(self) -> dict[str, float]: ...
+
+
+class MeteredExecutor(Executor, Metered, Protocol):
+    """An executor that counts what it did; names and meanings are those of `sandbox.pool.Sandbox.metrics`."""
 
 
 @dataclass(frozen=True, slots=True)

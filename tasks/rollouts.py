@@ -21,7 +21,7 @@ from store.journal import FileJournal
 from store.layout import Run
 from tasks.admission import AdmittedPolicy
 from tasks.crowd import collect_seldom, crowd
-from tasks.engines import Engines, Models, Sandbox, opened
+from tasks.engines import Engines, Metered, Models, Sandbox, opened
 from tasks.phases import Phase, finished, peak_memory_bytes
 from tasks.problems import shard_problems
 from tasks.progress import Stage
@@ -72,9 +72,9 @@ async def search_problems(
     origin = {"round": round, "shard": shard, "model": models.fingerprint, "recipe": recipe}
     async with opened(models, sandbox) as engines:
         with FileJournal(journal_of(run, round, shard), origin) as kept:
-            engines = prepared(engines, effort, kept)
+            metered, engines = engines, prepared(engines, effort, kept)
             forests = await crowd(one, problems, limit=effort.max_in_flight)
-        executed = engines.executor.metrics()
+        executed, asked = metered.executor.metrics(), engine_counts(metered)
     rows = [row for trees in forests for row in node_rows(trees, run=run.name, **origin)]
     shards.write_rows(run.nodes(round, shard), "nodes", rows)
     counts = {
@@ -86,6 +86,7 @@ async def search_problems(
         "seconds": time.monotonic() - start,
         "peak_memory_bytes": peak_memory_bytes(),
         **sandbox_counts(executed),
+        **asked,
     }
     files.write_bytes(summary_of(run, round, shard), json.dumps(counts).encode())
     journal.discard(journal_of(run, round, shard))
@@ -136,8 +137,22 @@ def close_search(root: str, round: int, shard_counts: list[dict[str, float]], re
         phase.seconds = totals["seconds"]
         phase.num_tokens = int(totals["num_tokens"])
         phase.counts = {name: int(totals[name]) for name in ("problems", "solved", "trees", "nodes")}
-        phase.counts |= {name: int(totals[name]) for name in totals if name.startswith("sandbox_")}
+        phase.counts |= {name: int(totals[name]) for name in totals if name.startswith(COUNTED)}
     return phase.counts
+
+
+COUNTED = ("sandbox_", "policy_", "ppm_")
+
+
+def engine_counts(engines: Engines) -> dict[str, float]:
+    """What policy and PPM did, in whole numbers that shards can add up; nothing of a writer that is no model."""
+    counts: dict[str, float] = {}
+    for name, engine in (("policy", engines.policy), ("ppm", engines.scorer)):
+        if isinstance(engine, Metered):
+            metrics = engine.metrics()
+            counts |= {f"{name}_{key.removeprefix('num_')}": metrics[key] for key in metrics if key != "busy_seconds"}
+            counts[f"{name}_busy_ms"] = round(1000 * metrics["busy_seconds"])
+    return counts
 
 
 def sandbox_counts(metrics: dict[str, float]) -> dict[str, float]:

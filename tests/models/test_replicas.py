@@ -101,6 +101,20 @@ async def test_nothing_is_lost_while_every_replica_is_away(http_server: Starter)
     assert served == Counter(range(90))
 
 
+async def test_time_with_a_request_under_way_counts_once_however_many_there_are(http_server: Starter) -> None:
+    def slow(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        time.sleep(0.2)
+        return echo(path, body)
+
+    async with opened(http_server(slow)) as replicas:
+        await asyncio.gather(*(replicas.post("/ask", {"number": i}, str(i)) for i in range(8)))
+        busy = replicas.busy_seconds
+        assert 0.2 <= busy < 0.8
+        await asyncio.sleep(0.3)
+        await replicas.post("/ask", {"number": 9}, "9")
+        assert 0.2 <= replicas.busy_seconds - busy < 0.5
+
+
 async def test_patience_ends_with_the_name_of_the_engine_that_is_gone(http_server: Starter) -> None:
     server = http_server(echo)
     server.die()

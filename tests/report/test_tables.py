@@ -33,6 +33,10 @@ def test_the_final_tables_are_the_reports(small_run):
     assert "o1 olympiad What is o1 < & >? 1 12 3 of 4" in lines
 
 
+def test_engines_are_accounted_for(small_run):
+    assert "1 4,000 75.0 % 1,234 80.0 % 1,000 90.0 % 20.0 % 5.25" in shown(*final_tables(small_run.root))
+
+
 def test_missing_data_is_said_in_the_terminal_too(tmp_path):
     (tmp_path / "recipe.json").write_text("{}")
     lines = shown(*final_tables(tmp_path))

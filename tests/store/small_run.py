@@ -1,5 +1,6 @@
 """A run of two rounds, small enough to compute every figure of it by hand."""
 
+import json
 from itertools import count
 from pathlib import Path
 
@@ -154,7 +155,13 @@ def evaluation(round, metric, right, *, num_tokens, num_trajectories=1):
     ]
 
 
-def phase(round, name, seconds, num_tokens):
+SEARCHED = {
+    "solved": 2, "policy_prompt_tokens": 4000, "policy_cached_tokens": 3000, "policy_generated_tokens": 1234,
+    "policy_busy_ms": 8400, "ppm_prompt_tokens": 1000, "ppm_cached_tokens": 900, "ppm_busy_ms": 2100,
+}  # fmt: skip
+
+
+def phase(round, name, seconds, num_tokens, **counts):
     return {
         **WRITTEN,
         "round": round,
@@ -162,7 +169,7 @@ def phase(round, name, seconds, num_tokens):
         "seconds": seconds,
         "num_tokens": num_tokens,
         "peak_memory_bytes": 3 * 2**30,
-        "counts": "{}",
+        "counts": json.dumps(counts),
     }
 
 
@@ -203,6 +210,6 @@ def build(root: Path | str) -> Run:
     rows = evaluation(2, "system", [1, 1, 1, 1], num_tokens=85, num_trajectories=8)
     rows += evaluation(2, "majority", [1, 1, 1, 0], num_tokens=80, num_trajectories=8)
     write_rows(run.evaluations(2, "system"), "evaluations", rows)
-    write_rows(run.rounds(1, "search"), "rounds", [phase(1, "search", 10.5, 1234)])
+    write_rows(run.rounds(1, "search"), "rounds", [phase(1, "search", 10.5, 1234, **SEARCHED)])
     write_rows(run.rounds(1, "sft"), "rounds", [phase(1, "sft", 61.0, 5678)])
     return run
