@@ -86,7 +86,6 @@ class CompletionsPolicy:
             choices = await self._ask(question, ids, num_candidates=wanted - len(found), seed=seed + len(found))
             found += [self._proposal(choice, len(ids)) for choice in choices[: wanted - len(found)]]
         self._num_requests += 1
-        self._num_prompt_tokens += len(ids)
         self._num_generated_tokens += sum(proposal.num_tokens for proposal in found)
         return found if self._temperature else found * num_candidates
 
@@ -116,6 +115,7 @@ class CompletionsPolicy:
             **(PLAIN_VLLM if self._endpoint.is_vllm else {}),
         }
         answer = await self._replicas.post(PATH, body, question)
+        self._num_prompt_tokens += len(ids)
         choices = answer.get("choices")
         if not (isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices)):
             raise PolicyError(f"{PATH}: the answer has no choices: {str(answer)[:200]}")

@@ -23,8 +23,7 @@ FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
-REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
-GATEWAYS = (502, 503, 504)  # nobody there, rather than a server that broke
+REQUEST_TIMEOUT, TOO_MANY_REQUESTS, INTERNAL_ERROR = 408, 429, 500
 MOST_BREAKS = 6  # of one request
 ALIVE = "/v1/models"
 
@@ -78,8 +77,8 @@ class Replicas:
 
     At most `max_in_flight` requests a replica; an answer that takes longer than `timeout_seconds` is a failure.
     Connection errors, time-outs, 429 and 5xx are tried again for `patience_seconds`, then `error` is raised, as it is
-    when servers broke on a request MOST_BREAKS times; any other refusal is a UserError at once, because it would be
-    refused again.
+    when servers that answer others broke on a request MOST_BREAKS times. Any other refusal is a UserError at once,
+    because it would be refused again.
     """
 
     urls: Sequence[str]
@@ -125,6 +124,7 @@ class Replicas:
     async def _post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
         since, num_attempts, num_breaks = 0.0, 0, 0  # since when nothing came of it, monotonic seconds
         failed_here: set[str] = set()
+        answered_first: dict[str, int] = {}  # how many answers a replica had given when it was first asked
         while True:
             replica = self._here(key, failed_here)
             if replica is None:
@@ -139,6 +139,7 @@ class Replicas:
                     if replica.num_failures:
                         replica.lend()  # the others wait for this one
                     num_attempts, num_failures = num_attempts + 1, replica.num_failures
+                    answered = answered_first.setdefault(replica.url, replica.num_answers)
                     answer = await self._ask(replica.url, path, json)
             except _Failed as failed:
                 since = since or time.monotonic()
@@ -147,7 +148,7 @@ class Replicas:
                     replica.failed(num_failures)
                     failed_here.add(replica.url)
                 num_breaks += failed.broke
-                if num_breaks == MOST_BREAKS:
+                if num_breaks >= MOST_BREAKS and replica.num_answers > answered:  # to others, so it is not away
                     raise self.error(f"{replica.url}{path}: {failed}; given up after {num_attempts} attempts") from None
                 self._check_patience(since, f"{replica.url}{path}: {failed} ({num_attempts} attempts)")
                 await asyncio.sleep(failed.pause_seconds or _pause(num_attempts, longest=LONGEST_WAIT_SECONDS))
@@ -202,7 +203,7 @@ class Replicas:
         if response.status_code == TOO_MANY_REQUESTS:
             raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
         if response.status_code >= 500:
-            broke = response.status_code not in GATEWAYS
+            broke = response.status_code == INTERNAL_ERROR
             raise _Failed(f"{response.status_code}, {_reason(response)}", away=True, broke=broke)
         if response.status_code != 200:
             raise UserError(f"{url}{path} refused the request: {response.status_code}, {_reason(response)}")

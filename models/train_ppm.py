@@ -109,7 +109,11 @@ class PPMTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         groups, targets = inputs.pop("groups"), inputs.pop("targets")
         values = ppm.scores(model, **inputs)
-        loss = ppm.grouped_pairwise_loss(values, groups) if self._loss == "ppm" else mse_loss(values, targets)
+        if self._loss == "ppm":
+            loss = ppm.grouped_pairwise_loss(values, groups)
+        else:
+            texts = [sorted({text for pair in group for text in pair}) for group in groups]
+            loss = torch.stack([mse_loss(values[each], targets[each]) for each in texts]).mean()
         loss = loss * len(groups) / self._groups_per_example
         return (loss, values) if return_outputs else loss
 
@@ -168,7 +172,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     figures = {
         "num_groups": num_groups,
         "num_pairs": num_pairs,
-        "num_tokens": int(num_tokens * num_epochs),
+        "num_tokens": int(num_tokens * trainer.state.epoch),
         "seconds": round(time.monotonic() - began, 2),
         "loss": result.training_loss,
     }

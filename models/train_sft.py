@@ -105,7 +105,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     figures = {
         "num_examples": len(kept),
         "num_dropped": len(rows) - len(kept),
-        "num_tokens": int(num_tokens * num_epochs),
+        "num_tokens": int(num_tokens * trainer.state.epoch),
         "seconds": round(seconds, 2),
         "loss": result.training_loss,
     }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 ROOT = -1
+HIDDEN = torch.finfo(torch.float32).min
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Trie:
         return 0
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """A model's inputs, shapes (1, length); `attention_mask` says who sees whom, (1, 1, length, length)."""
+        """A model's inputs, shapes (1, length), and `attention_mask`, what scores are added: (1, 1, length, length)."""
         sees = np.eye(len(self), dtype=bool)
         depth = np.zeros(len(self), dtype=np.int64)
         for place, parent in enumerate(self.parents):
@@ -57,5 +58,5 @@ class Trie:
         return {
             "input_ids": torch.tensor([self.tokens]),
             "position_ids": torch.from_numpy(depth)[None],
-            "attention_mask": torch.from_numpy(sees)[None, None],
+            "attention_mask": torch.where(torch.from_numpy(sees), 0.0, HIDDEN)[None, None],
         }

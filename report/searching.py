@@ -86,10 +86,8 @@ def engines(ask: Ask) -> Section:
     for number, seconds, counts in _searches(ask):
         cells = []
         for name in ("policy", "ppm"):
-            read, cached, busy = (
-                counts.get(f"{name}_{key}", 0) for key in ("prompt_tokens", "cached_tokens", "busy_ms")
-            )
-            share = percent(100 * cached / read) if read else ""
+            read, cached, busy = (counts.get(f"{name}_{key}", 0) for key in _ENGINE)
+            share = percent(100 * cached / read) if read and f"{name}_cached_tokens" in counts else ""
             cells += [count(read), share, percent(busy / 10 / seconds) if read and seconds else ""]
         busy = (counts.get("policy_busy_ms", 0) + counts.get("ppm_busy_ms", 0)) / 1000
         cells.insert(2, count(counts.get("policy_generated_tokens", 0)))
@@ -100,7 +98,8 @@ def engines(ask: Ask) -> Section:
     policy = ("Policy read", "Policy: cached", "Policy wrote", "Policy busy")
     header = ("Round", *policy, "PPM read", "PPM: cached", "PPM busy", "Engine seconds a solved problem")
     note = (
-        "Engine seconds a solved problem: both engines'; of several shards at once, all theirs and their summed time."
+        "Engine seconds are both engines'; times of shards are summed. A shard that was resumed counts what was asked "
+        "after that."
     )
     return Section("engines", title, lead, header, tuple(rows), note=note, num_text_columns=1)
 

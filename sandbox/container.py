@@ -180,9 +180,7 @@ def run_container(limits: Limits, image: str, runtime: str | None) -> tuple[str,
             container = client.containers.create(image, **container_options(limits, runtime))
             try:
                 attached = container.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-                connection = socket.socket(fileno=os.dup(attached.fileno()))
-                attached._sock.close()  # as soon as its response is closed, which the engine's client leaves open
-                attached._response.close()
+                connection = _own(attached)
                 container.start()
             except BaseException:
                 container.remove(force=True)
@@ -191,6 +189,16 @@ def run_container(limits: Limits, image: str, runtime: str | None) -> tuple[str,
             reason = getattr(error, "explanation", None) or error
             raise SandboxLost(f"the engine did not start a container: {' '.join(str(reason).split())[:200]}") from error
         return container.id, connection
+
+
+def _own(attached: Any) -> socket.socket:
+    """Take the socket from the engine's client, which leaves its own and the response it came with open."""
+    if not (hasattr(attached, "_sock") and hasattr(attached, "_response")):
+        raise UserError("DOCKER_HOST: the sandbox talks to engines at unix:// and tcp:// addresses without TLS only")
+    connection = socket.socket(fileno=os.dup(attached.fileno()))
+    attached._sock.close()  # in truth when the response is closed
+    attached._response.close()
+    return connection
 
 
 def container_options(limits: Limits, runtime: str | None) -> dict[str, Any]:

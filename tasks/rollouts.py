@@ -133,7 +133,8 @@ def close_search(root: str, round: int, shard_counts: list[dict[str, float]], re
     if (done := finished(run, round, "search")) is not None:
         return done
     with Phase(run, round, "search", recipe=recipe) as phase:
-        totals = {name: sum(counts[name] for counts in shard_counts) for name in shard_counts[0]}
+        names = {name for counts in shard_counts for name in counts}  # shards may have had different engines
+        totals = {name: sum(counts.get(name, 0) for counts in shard_counts) for name in sorted(names)}
         phase.seconds = totals["seconds"]
         phase.num_tokens = int(totals["num_tokens"])
         phase.counts = {name: int(totals[name]) for name in ("problems", "solved", "trees", "nodes")}

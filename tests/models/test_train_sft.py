@@ -10,7 +10,7 @@ from models import train_sft
 from models.checkpoints import load_policy, load_tokenizer
 from models.engine import TransformersPolicy
 from models.train_sft import IGNORE, tokenize
-from models.training import TrainingConfig, fingerprint
+from models.training import TrainingConfig, epochs, fingerprint
 from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 from rstar.steps import kind_of
@@ -69,6 +69,21 @@ def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) 
         together = model(input_ids=packed["input_ids"], position_ids=packed["position_ids"], use_cache=False).logits[0]
         apart = torch.cat([model(torch.tensor([row["input_ids"]])).logits[0] for row in rows])
     assert torch.allclose(together, apart, atol=1e-4)
+
+
+@pytest.mark.parametrize(("max_tokens", "rounds"), [(None, 4.0), (10_000, 4.0), (90, 3.0), (15, 0.5)])
+def test_a_budget_of_tokens_means_fewer_epochs(max_tokens: int | None, rounds: float) -> None:
+    changed = config(Path("base"), Path("out"), epochs=4, max_tokens=max_tokens)
+    assert epochs(changed, 30) == rounds
+
+
+def test_the_manifest_says_how_many_tokens_were_read(small_policy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "short"
+    train_sft.train(config(small_policy, out, epochs=30, max_tokens=1000), [(render_prompt(QUESTION), RESPONSE)] * 8)
+    figures = json.loads((out / "manifest.json").read_text())["figures"]
+    an_epoch = 8 * len(tokenize(load_tokenizer(small_policy), render_prompt(QUESTION), RESPONSE)["input_ids"])
+    assert figures["num_tokens"] == 2 * an_epoch  # up to the end of the step in which the budget is spent
+    assert an_epoch < 1000 < 2 * an_epoch
 
 
 def test_too_long_trajectories_are_dropped_and_counted_and_none_is_an_error(small_policy: Path, tmp_path: Path) -> None:

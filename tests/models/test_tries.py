@@ -33,7 +33,7 @@ def test_a_token_sees_its_text_alone() -> None:
     inputs = trie.inputs()
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 2, 3, 0, 1]]
     sees = inputs["attention_mask"][0, 0]
-    assert [row.nonzero()[:, 0].tolist() for row in sees] == [
+    assert [(row == 0).nonzero()[:, 0].tolist() for row in sees] == [
         [0],
         [0, 1],
         [0, 1, 2],
