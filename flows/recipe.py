@@ -150,17 +150,9 @@ class TrainingSection(Section):
 
     def hyperparameters(self, *names: str) -> dict[str, float | str | bool | None]:
         """What the training process is told; `names` are those of one kind of training."""
-        shared = (
-            "epochs",
-            "max_tokens",
-            "learning_rate",
-            "schedule",
-            "warmup_ratio",
-            "weight_decay",
-            "adam_beta2",
-            "optimizer",
-        )
-        return {name: getattr(self, name) for name in (*shared, "max_length", "threads", *names)}
+        amount = ("epochs", "max_tokens", "max_length", "threads")
+        optimisation = ("learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer")
+        return {name: getattr(self, name) for name in (*amount, *optimisation, *names)}
 
 
 class SftSection(TrainingSection):
@@ -176,7 +168,7 @@ class PpmSection(TrainingSection):
     """Process preference model training (Section 3.3)."""
 
     epochs: Positive = 1.0
-    group_batch: Count = 512  # pairs
+    group_batch: Count = 512  # pairs; all of a problem's go together, also where they are more
     loss: Literal["ppm", "pqm", "orm"] = "ppm"
     num_per_side: Count = 2  # positives and negatives of a node, and of a problem's trajectories
     min_margin: Annotated[float, Field(ge=0, le=2)] = 0.5

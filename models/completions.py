@@ -62,7 +62,8 @@ class CompletionsPolicy:
         self._tokenizer = load_tokenizer(checkpoint)
         self._stop_ids = stop_ids(self._tokenizer)
         self._opening = open_replicas(str(checkpoint), urls, PolicyError, **options)
-        self._num_requests = self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = 0
+        self._num_requests = self._num_prompt_tokens = self._num_generated_tokens = 0
+        self._num_cached_tokens: int | None = None  # not told
 
     async def __aenter__(self) -> Self:
         self._replicas, endpoint = await self._opening.__aenter__()
@@ -91,10 +92,11 @@ class CompletionsPolicy:
 
     def metrics(self) -> dict[str, float]:
         """Requests, tokens read, cached (where the server tells) and written, attempts again, seconds asking."""
+        cached = {} if self._num_cached_tokens is None else {"num_cached_tokens": self._num_cached_tokens}
         return {
             "num_requests": self._num_requests,
             "num_prompt_tokens": self._num_prompt_tokens,
-            "num_cached_tokens": self._num_cached_tokens,
+            **cached,
             "num_generated_tokens": self._num_generated_tokens,
             "num_retries": self._replicas.num_retries,
             "busy_seconds": self._replicas.busy_seconds,
@@ -120,7 +122,8 @@ class CompletionsPolicy:
         if not (isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices)):
             raise PolicyError(f"{PATH}: the answer has no choices: {str(answer)[:200]}")
         usage = answer.get("usage") or {}
-        self._num_cached_tokens += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        if (cached := (usage.get("prompt_tokens_details") or {}).get("cached_tokens")) is not None:
+            self._num_cached_tokens = (self._num_cached_tokens or 0) + cached
         for choice in choices:  # for a server that does not list the tokens
             choice.setdefault("num_tokens", (usage.get("completion_tokens") or 0) // len(choices))
         return sorted(choices, key=lambda choice: choice.get("index") or 0)

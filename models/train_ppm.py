@@ -142,6 +142,10 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     num_tokens = sum(len(example.trie) for example in examples)
     num_epochs = training.epochs(config, num_tokens)
     model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
+    if (window := getattr(model.config, "sliding_window", None)) and window < config.max_length:
+        raise UserError(
+            f"ppm.max_length = {config.max_length}: {config.base} attends to {window} tokens; lower it to that"
+        )
     trainer = PPMTrainer(
         model=model,
         loss=config.loss,

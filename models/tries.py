@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from models.siblings import HIDDEN
+
 ROOT = -1
-HIDDEN = torch.finfo(torch.float32).min
 
 
 @dataclass(slots=True)

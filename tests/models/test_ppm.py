@@ -144,3 +144,14 @@ def test_the_process_writes_a_manifest_and_says_what_is_wrong(
     with pytest.raises(SystemExit, match="2"):
         train_ppm.main()
     assert "unknown training key 'epoch'" in capsys.readouterr().out
+
+
+def test_a_policy_that_attends_to_less_than_its_texts_is_refused(
+    small_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ppm.from_policy(small_policy, pad_token_id=0)
+    model.config.sliding_window = 256
+    monkeypatch.setattr(ppm, "from_policy", lambda *_, **__: model)
+    config = TrainingConfig(data="rows", base=str(small_policy), out=str(tmp_path / "ppm"), max_length=512)
+    with pytest.raises(UserError, match=r"ppm\.max_length = 512: .* attends to 256 tokens; lower it"):
+        train_ppm.train(config, [row()])

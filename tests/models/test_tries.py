@@ -44,11 +44,13 @@ def test_a_token_sees_its_text_alone() -> None:
     ]
 
 
-def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Path) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Path, attention: str) -> None:
     rng = random.Random(0)
     stems = [[rng.randrange(5, 100) for _ in range(30)] for _ in range(2)]
     texts = [[*stems[i % 2][: rng.randrange(5, 30)], *(rng.randrange(5, 100) for _ in range(9))] for i in range(12)]
     model = ppm.from_policy(small_policy, pad_token_id=0, device="cpu").eval()
+    model.set_attn_implementation(attention)
     torch.nn.init.normal_(model.score.weight)
     trie = Trie()
     places = [trie.add(text) for text in texts]
