@@ -66,7 +66,7 @@ class CompletionsPolicy:
         self._num_cached_tokens: int | None = None  # not told
 
     async def __aenter__(self) -> Self:
-        self._replicas, endpoint = await self._opening.__aenter__()
+        self.replicas, endpoint = await self._opening.__aenter__()
         self._endpoint = endpoint
         self._max_context = min(self._max_context, endpoint.max_context or self._max_context)
         return self
@@ -98,13 +98,13 @@ class CompletionsPolicy:
             "num_prompt_tokens": self._num_prompt_tokens,
             **cached,
             "num_generated_tokens": self._num_generated_tokens,
-            "num_retries": self._replicas.num_retries,
-            "busy_seconds": self._replicas.busy_seconds,
+            "num_retries": self.replicas.num_retries,
+            "busy_seconds": self.replicas.busy_seconds,
         }
 
-    async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
-        """The endpoint's choices, in order."""
-        body = {
+    def body(self, ids: list[int], *, num_candidates: int, seed: int) -> dict[str, Any]:
+        """The request for the steps that continue a prompt of these tokens."""
+        return {
             "model": self._endpoint.model,
             "prompt": ids,
             "n": num_candidates,
@@ -116,7 +116,11 @@ class CompletionsPolicy:
             **PLAIN,
             **(PLAIN_VLLM if self._endpoint.is_vllm else {}),
         }
-        answer = await self._replicas.post(PATH, body, question)
+
+    async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
+        """The endpoint's choices, in order."""
+        body = self.body(ids, num_candidates=num_candidates, seed=seed)
+        answer = await self.replicas.post(PATH, body, question)
         self._num_prompt_tokens += len(ids)
         choices = answer.get("choices")
         if not (isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices)):
@@ -124,7 +128,9 @@ class CompletionsPolicy:
         usage = answer.get("usage") or {}
         if (cached := (usage.get("prompt_tokens_details") or {}).get("cached_tokens")) is not None:
             self._num_cached_tokens = (self._num_cached_tokens or 0) + cached
-        for choice in choices:  # for a server that does not list the tokens
+        for choice in choices:
+            choice["cached_tokens"] = cached or 0
+            # for a server that does not list the tokens
             choice.setdefault("num_tokens", (usage.get("completion_tokens") or 0) // len(choices))
         return sorted(choices, key=lambda choice: choice.get("index") or 0)
 
@@ -137,7 +143,9 @@ class CompletionsPolicy:
         else:
             text, num_tokens = with_marker(choice), len(listed.get("tokens") or ()) or choice["num_tokens"]
         # A lone surrogate can be in JSON and not in UTF-8, nor in a table.
-        return Proposal(text.encode("utf-8", "replace").decode(), num_tokens, logprob, prompt_tokens)
+        return Proposal(
+            text.encode("utf-8", "replace").decode(), num_tokens, logprob, prompt_tokens, choice["cached_tokens"]
+        )
 
 
 def with_marker(choice: dict[str, Any]) -> str:

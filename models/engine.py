@@ -161,10 +161,13 @@ class TransformersPolicy:
         self, requests: Sequence[_Request], rows: list[list[int]], logprobs: list[float]
     ) -> list[list[Proposal]]:
         answers, at = [], 0
-        for request in requests:
+        for request, num_cached in zip(requests, self._prefixes.num_known, strict=True):
             texts = rows[at : at + request.num_candidates]
             answers.append(
-                [self._proposal(row, lp, request.length) for row, lp in zip(texts, logprobs[at:], strict=False)]
+                [
+                    self._proposal(row, lp, request.length, num_cached)
+                    for row, lp in zip(texts, logprobs[at:], strict=False)
+                ]
             )
             at += request.num_candidates
             self._num_requests += 1
@@ -172,6 +175,6 @@ class TransformersPolicy:
             self._num_generated_tokens += sum(proposal.num_tokens for proposal in answers[-1])
         return answers
 
-    def _proposal(self, row: list[int], logprob: float, prompt_tokens: int) -> Proposal:
+    def _proposal(self, row: list[int], logprob: float, prompt_tokens: int, cached_tokens: int) -> Proposal:
         text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids)
-        return Proposal(text, num_tokens, logprob, prompt_tokens)
+        return Proposal(text, num_tokens, logprob, prompt_tokens, cached_tokens)

@@ -45,6 +45,7 @@ class PrefixCache:
         self._kept: OrderedDict[tuple[int, ...], States] = OrderedDict()
         self._num_bytes = 0
         self.num_cached_tokens = 0
+        self.num_known: list[int] = []  # tokens found here of each prompt of the last batch
 
     def states(self, prompts: Sequence[Pieces]) -> tuple[States, torch.Tensor]:
         """States of a batch, padded on the left to the longest prompt, and its mask of shape (batch, tokens)."""
@@ -61,6 +62,7 @@ class PrefixCache:
             mask[i, longest - len(row) :] = 1
             self._keep(row, prompt, num_known[i], fresh)
         self.num_cached_tokens += sum(num_known)
+        self.num_known = num_known
         return batch, mask
 
     def _known(self, row: list[int], prompt: Pieces) -> list[States]:

@@ -31,6 +31,11 @@ from rstar.protocols import UserError
 PYTHON_VARIABLE = "RSTAR_VLLM_PYTHON"
 DEFAULT_PYTHON = Path(__file__).parent.parent / ".venv-vllm" / "bin" / "python"
 END_SECONDS = 20.0
+# A prompt read in chunks rewinds its seed's generator, which vLLM cannot on the CPU: its engine dies of it.
+CPU = (
+    "--dtype", "float32", "--enforce-eager", "--block-size", "32", "--no-enable-chunked-prefill",
+    "--max-num-batched-tokens", "8192",
+)  # fmt: skip
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|Exit)\b: ")
 _PROCESS = re.compile(r"^\(\w+ pid=\d+\) ")
 _SECONDHAND = "See root cause above"
@@ -56,10 +61,10 @@ class Serving:
         gpu = ["--dtype", "bfloat16", "--gpu-memory-utilization", str(self.gpu_memory)]
         return [
             python, "-P", "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
-            "--model", self.checkpoint, *kind, "--enable-prefix-caching", "--generation-config", "vllm",
+            "--model", self._model(), *kind, "--enable-prefix-caching", "--generation-config", "vllm",
             "--tensor-parallel-size", str(self.tensor_parallel), "--max-model-len", str(self._context()),
             "--disable-uvicorn-access-log",
-            *(["--dtype", "float32", "--enforce-eager"] if self.on_cpu() else gpu),
+            *(CPU if self.on_cpu() else gpu),
         ]  # fmt: skip
 
     def environment(self, replica: int) -> dict[str, str]:
@@ -69,7 +74,7 @@ class Serving:
             told["HF_HUB_OFFLINE"] = "1"
         if self.on_cpu():
             told["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-            told["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            told["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", self._cores())
         elif self.replicas * self.tensor_parallel > 1:
             told["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(replica))
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
@@ -77,6 +82,16 @@ class Serving:
 
     def on_cpu(self) -> bool:
         return self.device == "cpu" or (not self.device and not Path("/dev/nvidiactl").exists())
+
+    def _cores(self) -> str:
+        """Half of the cores for the policy, the others for the PPM: threads that share one spin and wait."""
+        cores = sorted(os.sched_getaffinity(0))
+        mine = cores[::2] if self.runner == "generate" else cores[1::2]
+        return ",".join(map(str, mine)) if len(cores) > 1 and self.replicas == 1 else "nobind"
+
+    def _model(self) -> str:
+        """The checkpoint as a server sees it, whose working folder is another."""
+        return str(Path(self.checkpoint).absolute()) if Path(self.checkpoint).is_dir() else self.checkpoint
 
     def _context(self) -> int:
         config = Path(self.checkpoint) / "config.json"

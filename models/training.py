@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from models.muon import Muon
 from rstar.protocols import UserError
 
 
@@ -84,7 +85,7 @@ def optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.Opt
     chosen = set(map(id, matrices))
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return MuonWithAdamW(
-        torch.optim.Muon(matrices, lr=config.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=config.learning_rate, weight_decay=decay),
         torch.optim.AdamW(rest, lr=config.learning_rate / 2, betas=betas, weight_decay=decay),
     )
 

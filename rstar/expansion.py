@@ -56,6 +56,7 @@ class Candidate:
             "num_tokens": self.proposal.num_tokens,
             "sampled_tokens": self.sampled_tokens,
             "prompt_tokens": self.proposal.prompt_tokens,
+            "cached_tokens": self.proposal.cached_tokens,
             "logprob": self.proposal.logprob,
             "seconds": self.execution.seconds,
             "checkpoint": self.execution.checkpoint,

@@ -1,7 +1,7 @@
 """Growing a tree: the candidates of a node, run, merged, scored and judged, and how they become its children.
 
-Section 3.2, code-augmented CoT; shared by the tree search and the beam search. Asking changes nothing in the tree, so
-that several nodes can be asked about at once; adding is one step without an await.
+Section 3.2, code-augmented CoT; shared by the tree search and the beam search. Asking changes nothing in the tree but
+the times it took, so that several nodes can be asked about at once; adding is one step without an await.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from time import perf_counter
 
 from rstar.annotation import Annotation
 from rstar.checkpoints import Checkpoints
@@ -61,10 +62,16 @@ class Growth:
         if self.at_max_depth(node):
             return []
         prefix = node.prefix()
+        asked = perf_counter()
         candidates = await self._propose(node, prefix)
+        proposed = perf_counter()
         await execute(candidates, node, self.checkpoints)
+        executed = perf_counter()
         candidates = await merge_answers(candidates, self.answers)
+        merged = perf_counter()
         scores = await self._score(prefix, [candidate for candidate in candidates if candidate.valid])
+        node.policy_seconds, node.sandbox_seconds = proposed - asked, executed - proposed
+        node.scorer_seconds = perf_counter() - merged
         return [Offspring(one, scores.get(one.index), await self._correct(one)) for one in candidates]
 
     def add(self, node: Node, offspring: Sequence[Offspring], rollout: int) -> None:

@@ -63,6 +63,7 @@ class Proposal:
     num_tokens: int = 0
     logprob: float = 0.0  # sum over the generated tokens, nats
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of those, found in the engine's prefix cache; 0 where it does not tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,14 @@ class Node:
     num_tokens: int = 0  # of this text
     sampled_tokens: int = 0  # of all samples merged into this node
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     logprob: float = 0.0
     rollout: int = -1  # that created it
     ended: int | None = None  # the (last) rollout that ended here
     seconds: float = 0.0
+    policy_seconds: float = 0.0  # of the expansion of this node, waiting included, as the next two
+    sandbox_seconds: float = 0.0
+    scorer_seconds: float = 0.0
     checkpoint: str | None = None
     children: list[Node] = field(default_factory=list, repr=False)
 
@@ -82,7 +86,9 @@ class Node:
             stack.extend(reversed(node.children))
 
 
-_STORED = tuple(name for name in Node.__slots__ if name not in ("parent", "kind", "verdict", "checkpoint", "children"))
+TIMES = ("policy_seconds", "sandbox_seconds", "scorer_seconds")  # of an expansion; no part of what a tree is
+_LEFT_OUT = ("parent", "kind", "verdict", "checkpoint", "children", *TIMES)
+_STORED = tuple(name for name in Node.__slots__ if name not in _LEFT_OUT)
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +128,7 @@ class Tree:
         return self.root.walk()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain row a node, by id; everything but the live checkpoint."""
+        """One plain row a node, by id; everything but the live checkpoint and the times."""
         return [
             {
                 "seed": self.seed,

@@ -13,7 +13,7 @@ from typing import Any
 from rstar.merging import identity, merge_trees
 from rstar.protocols import Problem
 from rstar.steps import StepKind
-from rstar.tree import Tree
+from rstar.tree import TIMES, Tree
 from store import shards
 from store.layout import Run
 from store.schema import NODES, node_ref
@@ -25,8 +25,9 @@ def node_rows(trees: Sequence[Tree], **columns: Any) -> list[dict[str, Any]]:
     """Return the rows of one problem's trees; `columns` are those that are the same for all: run, round, model …"""
     rows = []
     for number, tree in enumerate(trees):
-        for record in tree.to_records():
+        for node, record in zip(tree.nodes, tree.to_records(), strict=True):
             record |= {"problem_id": tree.problem.id, "tree": number, **columns}
+            record |= {name: getattr(node, name) for name in TIMES}
             record["kind"] = record["kind"] or ("root" if record["parent"] is None else "malformed")
             rows.append({name: record[name] for name in NODES.names})
     return rows

