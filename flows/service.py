@@ -25,6 +25,7 @@ from rstar.protocols import InfrastructureError, UserError
 from rstar.search import SearchSettings
 from rstar.solving import Budget, Ending, Solution, Solving
 from rstar.thinking import Thought
+from sandbox.fair import sharing
 from tasks.engines import Engines
 
 log = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ class Service:
             raise Refusal(429, words, type="rate_limit_error", code="too_many", outcome="refused", headers=headers)
 
     async def _work(self, job: Job) -> Solution | Refusal:
+        sharing.set(object())  # a job's steps take turns with those of others
         result = Refusal(500, "the search ended unexpectedly", type="server_error", outcome="failed")
         try:
             solution = await job.solving.run()

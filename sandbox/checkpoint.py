@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sandbox.arithmetic import Variables
 
-WARM_MODULES = ("numpy", "sympy")
-_IMPORTS_WARM = re.compile(rf"^[ \t\f]*(?:from|import)\b.*\b(?:{'|'.join(WARM_MODULES)})\b", re.MULTILINE)
+WARM_MODULES = ("numpy", "sympy")  # what the warm root has imported, with its random state seeded
+_IMPORTS_WARM = re.compile(r"(?:^|[;:])[ \t\f]*(?:from|import)\b.*\b(?:numpy|sympy|scipy|mpmath)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +23,8 @@ class Checkpoint:
     code: str
     variables: Variables | None
     warm: bool  # some step imports a module that takes long to import
+    seconds: float = 0.0  # that the step took
+    keepable: bool = True  # no fork shares files or memory with what the step left open
 
     @property
     def tree(self) -> str:

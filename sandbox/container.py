@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parent / "infra" / "sandbox"
 IMAGE = "rstar-sandbox"
 BASE_IMAGE = "python:3.11-slim"
-LABEL = "rstar.sandbox"  # its value: the process that owns the container
+LABEL = "rstar.sandbox"  # its value: the process that owns the container, a number that means something at its `place`
 SOURCE_LABEL = "rstar.sandbox.source"
 INSIDE = "/opt/rstar"
 WORK = "/work"
@@ -65,7 +65,11 @@ class DockerSandbox(Sandbox):
     async def prepare(self) -> None:
         """Check engine and image, clear away what a killed run left, and start all containers at once."""
         await asyncio.to_thread(self._check)
-        await asyncio.gather(*(server.start() for server in self._servers))
+        try:
+            await asyncio.gather(*(server.start() for server in self._servers))
+        except BaseException:
+            await self.aclose()
+            raise
 
     def _check(self) -> None:
         with engine() as client:
@@ -93,14 +97,24 @@ class ContainerLink:
         self._log: deque[bytes] = deque(maxlen=20)
         self._ended = False
         self.isolation: dict[str, bool] = {}
+        self.python = ""
 
     @classmethod
     async def start(cls, limits: Limits, *, image: str, runtime: str | None = None) -> ContainerLink:
-        container_id, connection = await asyncio.to_thread(run_container, limits, image, runtime)
-        connection.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=connection, limit=MAX_LINE_BYTES)
+        running = asyncio.get_running_loop().run_in_executor(None, run_container, limits, image, runtime)
+        try:
+            container_id, connection = await asyncio.shield(running)
+            connection.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=connection, limit=MAX_LINE_BYTES)
+        except BaseException:
+            await asyncio.wait({running})  # the thread goes on where its caller is cancelled
+            if not running.exception():
+                container_id, connection = running.result()
+                connection.close()
+                await asyncio.to_thread(remove_container, container_id)
+            raise
         link = cls(container_id, reader, writer)
-        link.isolation = await hello(link)
+        await hello(link)
         return link
 
     @property
@@ -134,9 +148,9 @@ class ContainerLink:
     async def stop(self) -> None:
         self._ended = True
         self._writer.close()
+        await asyncio.to_thread(remove_container, self.container_id)
         with suppress(OSError):
             await self._writer.wait_closed()
-        await asyncio.to_thread(remove_container, self.container_id)
 
     def last_words(self) -> str:
         return b"".join(self._log).decode(errors="replace").strip()
@@ -207,7 +221,7 @@ def container_options(limits: Limits, runtime: str | None) -> dict[str, Any]:
     return {
         "command": ["python3", "-s", "-P", "-B", "-c", BOOT, INSIDE, WORK, settings, "container"],
         "environment": ENVIRONMENT | {"HOME": WORK, "TMPDIR": WORK},
-        "labels": {LABEL: str(os.getpid()), f"{LABEL}.started": process_start(os.getpid())},
+        "labels": {LABEL: str(os.getpid()), f"{LABEL}.started": process_start(os.getpid()), **place()},
         "runtime": runtime,
         "user": USER,
         "stdin_open": True,
@@ -238,27 +252,36 @@ def seccomp_profile() -> str:
 
 
 def remove_container(container_id: str) -> None:
-    with suppress(UserError), engine() as client, suppress(APIError):
+    with suppress(UserError, DockerException, OSError), engine() as client:  # errors of requests are OSErrors
         client.api.remove_container(container_id, force=True, v=True)
 
 
 def remove_orphans(client: Any) -> list[str]:
-    """Remove the containers of processes of this machine that are gone; return their ids."""
-    removed = []
+    """Remove the containers whose owner is gone, of other places those that have ended; return their ids."""
+    removed, here = [], place()
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
         owner, started = container.labels.get(LABEL, ""), container.labels.get(f"{LABEL}.started", "")
-        if owner.isdigit() and process_start(int(owner)) != started:
+        if here.items() <= container.labels.items():
+            is_orphan = owner.isdigit() and process_start(int(owner)) != started
+        else:
+            is_orphan = container.status in ("exited", "dead")
+        if is_orphan:
             with suppress(APIError):
                 container.remove(force=True, v=True)
                 removed.append(container.id)
     return removed
 
 
+def place() -> dict[str, str]:
+    """Labels that say where the numbers of processes are those of this process: this boot, and its PID namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {f"{LABEL}.boot": boot, f"{LABEL}.namespace": str(Path("/proc/self/ns/pid").stat().st_ino)}
+
+
 def process_start(pid: int) -> str:
-    """When a process of this boot started, so that a number given out twice is not taken for the same; "" if gone."""
+    """When a process started, so that a number given out twice is not taken for the same; "" if gone."""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""
 
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+sharing: ContextVar[Hashable] = ContextVar("sharing", default=None)
+"""Who the work of this context takes turns as; None: every tree for itself."""
 
 
 class FairLock:
     """One holder at a time; of those that wait, one of each group in turn, and within a group first come first."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
         self._held = False
 
     @asynccontextmanager
-    async def hold(self, group: str = "") -> AsyncIterator[None]:
+    async def hold(self, group: Hashable = "") -> AsyncIterator[None]:
         await self._acquire(group)
         try:
             yield
         finally:
             self._pass_on()
 
-    async def _acquire(self, group: str) -> None:
+    async def _acquire(self, group: Hashable) -> None:
         if not self._held:
             self._held = True
             return

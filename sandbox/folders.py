@@ -43,16 +43,19 @@ def remove(folder: str, spare: str) -> None:
 
 
 def exceeds(folder: str, *, max_bytes: int, max_entries: int) -> bool:
-    """Whether a tree holds more than that; what may not be looked into counts as one entry."""
+    """Whether a tree holds more than that, or a folder that cannot be looked into."""
     num_bytes, num_entries, waiting = 0, 0, [folder]
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                num_bytes += status.st_blocks * 512
-                num_entries += 1
-                if num_bytes > max_bytes or num_entries > max_entries:
-                    return True
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry.path)
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    num_bytes += status.st_blocks * 512
+                    num_entries += 1
+                    if num_bytes > max_bytes or num_entries > max_entries:
+                        return True
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+        except OSError:
+            return True
     return False

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rstar.protocols import Execution, SandboxLost, Verdict
+from rstar.protocols import Execution, SandboxLost, UserError, Verdict
 from sandbox.checkpoint import WARM_MODULES, Checkpoint
 from sandbox.fair import FairLock
 from sandbox.limits import Limits
@@ -27,6 +27,7 @@ class Ran:
 
     execution: Execution
     variables: dict[str, Any] | None
+    keepable: bool = True  # its state may be shared by forks
 
 
 class PrefixFailed(Exception):
@@ -39,6 +40,7 @@ class PrefixFailed(Exception):
 
 Launch = Callable[[Limits], Awaitable[Link]]
 REPLY_SECONDS = 30.0  # beyond the step's own limit
+SLACK, SLACK_SECONDS = 4.0, 0.25  # how much longer a step may take when it is run again
 MAX_LOST = 2  # requests in a row, before a server that still answers is replaced
 STARTUP_SECONDS = 60.0  # what a first import may take
 
@@ -56,6 +58,8 @@ class ForkServer:
         self._dropped: list[str] = []
         self._lock = FairLock()
         self.isolation: dict[str, bool] = {}
+        self.python = ""  # its version, once it has started
+        self.closed = False
         self._num_lost = 0
         self.num_waiting = 0
         self.num_revived = 0
@@ -81,17 +85,31 @@ class ForkServer:
         async with self._lock.hold():
             await self._start()
 
-    async def run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool) -> Ran:
+    async def run(
+        self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool, group: Hashable
+    ) -> Ran:
         """Run one step and keep its state as `key`; raises SandboxLost if the server died under it.
 
-        With `plain` its plain variables are reported too.
+        Steps of different groups take turns. With `plain` its plain variables are reported too.
         """
         self.num_waiting += 1
+        running = asyncio.ensure_future(self._run(parent, code, key=key, warm=warm, plain=plain, group=group))
+        running.add_done_callback(self._count_off)
         try:
             # Shielded: a caller who gives up must not leave half an exchange on the pipe.
-            return await asyncio.shield(asyncio.ensure_future(self._run(parent, code, key=key, warm=warm, plain=plain)))
-        finally:
-            self.num_waiting -= 1
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.add_done_callback(lambda done: self._let_go(done, key))
+            raise
+
+    def _count_off(self, _: asyncio.Future[Ran]) -> None:
+        self.num_waiting -= 1
+
+    def _let_go(self, done: asyncio.Future[Ran], key: str) -> None:
+        """Nobody waits for this step any more: nobody will give its state back."""
+        if not done.cancelled():
+            done.exception()  # seen
+        self.forget([key])
 
     def forget(self, keys: Collection[str]) -> None:
         """Give back kept interpreters; the server hears of it with its next request."""
@@ -99,11 +117,15 @@ class ForkServer:
         self._dropped += keys
 
     async def aclose(self) -> None:
+        """Stop the server for good: steps still in line find it closed."""
+        self.closed = True
         async with self._lock.hold():
             await self._stop()
 
-    async def _run(self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool) -> Ran:
-        async with self._lock.hold(parent.tree if parent else key):
+    async def _run(
+        self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool, group: Hashable
+    ) -> Ran:
+        async with self._lock.hold(group):
             try:
                 await self._start()
                 report = await self._continue(parent, code, key=key, warm=warm, plain=plain)
@@ -111,7 +133,7 @@ class ForkServer:
                     raise SandboxLost("the sandbox server died")
                 if report.get("worn"):
                     await self._stop()  # what steps left in it is gone; the next request finds a fresh one
-            except (TimeoutError, SandboxLost, OSError) as error:
+            except (TimeoutError, SandboxLost, UserError, OSError) as error:  # the engine was there when it was opened
                 words = self._link.last_words() if self._link else ""
                 await self._stop()
                 raise SandboxLost(f"{error or type(error).__name__}{last_line(words)}") from error
@@ -123,9 +145,10 @@ class ForkServer:
                     await self._stop()
                 raise
             self._num_lost = 0
-            if execution.verdict is Verdict.OK and self._link:
+            keepable = bool(report.get("kept"))
+            if execution.verdict is Verdict.OK and keepable and self._link:
                 self._keep(key, warm)
-            return Ran(execution, report.get("variables") if plain else None)
+            return Ran(execution, report.get("variables") if plain else None, keepable)
 
     async def _continue(
         self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool
@@ -133,10 +156,13 @@ class ForkServer:
         """Return the report on a step; one that its prefix makes impossible ends as that trajectory's own fault."""
         for last in (False, True):
             try:
-                origin = await self._root(warm) if parent is None else await self._revive(parent, warm)
+                origin, again = await self._revive(parent, warm)
             except PrefixFailed as failed:
                 return failed.report
-            report = await self._execute(origin, [code], key, plain=plain)
+            codes = [*(step.code for step in again), code]
+            report = await self._execute(
+                origin, codes, key, seconds=self._seconds(again) + self._limits.seconds, plain=plain
+            )
             if report is None or report["ending"] not in ("parent_gone", "unstarted"):
                 return report
             if report["ending"] == "parent_gone":  # only that interpreter is lost
@@ -144,20 +170,30 @@ class ForkServer:
                 self._roots.discard(origin)
             if parent is None:
                 return report
-            if last:
+            if last and report["ending"] == "parent_gone":
                 return {"ending": "unlike_itself"}
-        raise AssertionError("unreachable")
+        return report
 
-    async def _revive(self, checkpoint: Checkpoint, warm: bool) -> str:
-        """Return the id of an interpreter in that state, made again from the last one kept on the way to it."""
+    async def _revive(self, checkpoint: Checkpoint | None, warm: bool) -> tuple[str, list[Checkpoint]]:
+        """Return an interpreter on the way to that state, made again where none is kept, and the steps left to it.
+
+        Those are steps that cannot be kept: they run again in the process of the step that continues them.
+        """
+        if checkpoint is None:
+            return await self._root(warm), []
         path, missing = checkpoint.path(), self.missing(checkpoint, warm=warm)
-        if not missing:
-            self._kept.move_to_end(checkpoint.key)
-            return checkpoint.key
-        self.forget([checkpoint.key])  # of the wrong root
-        kept = path[: -len(missing)]
+        kept = path[: len(path) - len(missing)]
+        if kept:
+            self._kept.move_to_end(kept[-1].key)
         origin = kept[-1].key if kept else await self._root(warm)
-        report = await self._execute(origin, [step.code for step in missing], checkpoint.key)
+        while missing and not missing[-1].keepable:
+            checkpoint = missing.pop().parent
+        again = path[len(kept) + len(missing) :]
+        if not missing or checkpoint is None:
+            return origin, again
+        self.forget([checkpoint.key])  # of the wrong root
+        codes = [step.code for step in missing]
+        report = await self._execute(origin, codes, checkpoint.key, seconds=self._seconds(missing))
         if report is None:
             raise SandboxLost("the sandbox server died")
         if report["ending"] == "parent_gone":
@@ -165,11 +201,15 @@ class ForkServer:
             self._roots.discard(origin)
         if report["ending"] in ("parent_gone", "unstarted"):
             raise SandboxLost("an interpreter ended")
-        if report.get("status") != "ok":
+        if report.get("status") != "ok" or not report.get("kept"):
             raise PrefixFailed(report)
         self.num_revived += 1
         self._keep(checkpoint.key, warm)
-        return checkpoint.key
+        return checkpoint.key, again
+
+    def _seconds(self, steps: Sequence[Checkpoint]) -> float:
+        """What steps that ran before may take this time."""
+        return sum(min(self._limits.seconds, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
 
     async def _root(self, warm: bool) -> str:
         key = "root-warm" if warm else "root"
@@ -181,8 +221,9 @@ class ForkServer:
             self._roots.add(key)
         return key
 
-    async def _execute(self, origin: str, codes: list[str], key: str, *, plain: bool = False) -> dict[str, Any] | None:
-        seconds = self._limits.seconds * len(codes)
+    async def _execute(
+        self, origin: str, codes: list[str], key: str, *, seconds: float, plain: bool = False
+    ) -> dict[str, Any] | None:
         request = {"op": "run", "parent": origin, "id": key, "codes": codes, "seconds": seconds, "plain": plain}
         return await self._ask(request, seconds + REPLY_SECONDS)
 
@@ -205,12 +246,14 @@ class ForkServer:
             return None
 
     async def _start(self) -> None:
+        if self.closed:
+            raise SandboxLost("the sandbox is closed")
         if self._link and self._link.alive:
             return
         await self._stop()
         self._link = await self._launch(self._limits)
         self.num_starts += 1
-        self.isolation = self._link.isolation
+        self.isolation, self.python = self._link.isolation, self._link.python
 
     async def _stop(self) -> None:
         link, self._link, self._num_lost = self._link, None, 0

@@ -7,7 +7,9 @@ Python code can be talked out of Python's own checks (ctypes, native extensions)
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable
 
 FORBIDDEN_EVENTS = frozenset(
     {
@@ -31,6 +33,7 @@ PATH_EVENTS = frozenset(
         *("os.truncate", "os.utime", "shutil.rmtree"),
     }
 )
+TIMERS = ("alarm", "setitimer")  # they would go off in whatever the process does then
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -41,12 +44,28 @@ class Forbidden(BaseException):
 class Guard:
     """Armed while a step's code runs; remembers what was tried even if the code caught the error."""
 
-    def __init__(self, work: str, *, wanted: bool = True) -> None:
+    def __init__(self, *, wanted: bool = True) -> None:
         self._wanted = wanted
         self.armed = False
         self.violation = ""
-        self._work = f"{os.path.realpath(work)}/"
+        self._home = "\0"  # nowhere yet
         sys.addaudithook(self._hook)
+        if wanted:
+            for name in TIMERS:
+                setattr(signal, name, self.refuse(f"signal.{name}"))
+
+    def refuse(self, name: str) -> Callable[..., None]:
+        """A function that stands for one which the kernel refuses, and of which Python tells no hook."""
+
+        def refused(*_: object) -> None:
+            self.violation = self.violation or name
+            raise Forbidden(name)
+
+        return refused
+
+    def stand_in(self, folder: str) -> None:
+        """Let steps write below this folder only: those of the steps before belong to siblings too."""
+        self._home = f"{os.path.realpath(folder)}/"
 
     def arm(self) -> None:
         self.violation, self.armed = "", self._wanted
@@ -72,4 +91,4 @@ class Guard:
         if not isinstance(path, str | bytes):
             return True  # an open descriptor was judged when it was opened
         real = os.path.realpath(os.fsdecode(path))
-        return real == os.devnull or f"{real}/".startswith(self._work)
+        return real == os.devnull or f"{real}/".startswith(self._home)

@@ -2,7 +2,8 @@
 
 A checkpoint is such a process. For a step it receives the code, a socket and a pipe; its child runs the code, reports
 on the socket, and if all went well waits on that same socket as the new checkpoint. The parent never runs anything, so
-siblings see nothing of each other. Only the standard library is used, and nothing that a step could have patched.
+siblings see nothing of each other; a step that leaves a file open or memory shared is not kept, but run again for each
+step that continues it. Only the standard library is used, and nothing that a step could have patched.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import types
 from contextlib import suppress
 
@@ -30,10 +32,12 @@ HEADER = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 2**28
 MAX_VARIABLES_BYTES = 2**20  # as JSON; of no use to the other side beyond
 MAX_ERROR_CHARS = 2000
+THREAD_LOOKS, THREAD_SECONDS = 50, 0.001
 _getstate, _setstate = random.getstate, random.setstate
 _listdir, _getrusage, _len, _type = os.listdir, resource.getrusage, len, type
 _getrlimit, _setrlimit, _setpgid, _dup2, _close = resource.getrlimit, resource.setrlimit, os.setpgid, os.dup2, os.close
 _open, _chdir, _mkdir, _copytree, _Socket = os.open, os.chdir, os.mkdir, shutil.copytree, socket.socket
+_fstat, _getcwd, _read, _sleep = os.fstat, os.getcwd, os.read, time.sleep
 _send_fds, _recv_fds = socket.send_fds, socket.recv_fds
 _dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
 _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
@@ -76,30 +80,37 @@ class Interpreter:
         self._main = types.ModuleType("__main__")
         self._main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = self._main
-        self._stdout = sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        self._stdout = sys.stdout = sys.__stdout__ = open(  # noqa: SIM115
+            1, "w", buffering=1, encoding="utf-8", closefd=False
+        )
+        self._home = _getcwd()
+        self._children = signal.SIG_DFL  # what the steps want done at a child's end
         self._channel: socket.socket
+        self._inherited: set[int] = set()
 
     def serve(self, channel: socket.socket) -> None:
         """Wait for steps for ever; returns never. Each fork comes out of the same loop, so the stack does not grow."""
         self._channel = channel
+        self._children = _signal(signal.SIGCHLD, signal.SIG_IGN) or signal.SIG_DFL  # forks are reaped by the kernel
+        self._inherited = self._descriptors()
         while True:
-            _signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are reaped by the kernel
             request, descriptors = receive(self._channel, 2)
             if request is None:
                 _exit(0)
             if not self._fork(request, descriptors):
                 continue
-            reply = self._move(request["folder"]) or self._run(request["codes"])
+            reply = self._run(request["codes"], request["folders"], descriptors[1])
             reply["token"] = request["token"]
             if request["plain"] and reply["status"] == "ok":
                 reply["variables"] = self._variables()
-            if reply["status"] == "ok":
+            if reply["kept"]:
                 die_with_parent(False)  # before the reply: after it this process may be stopped
             with suppress(OSError):
                 send(self._channel, reply)
-            if reply["status"] != "ok":
+            if not reply["kept"]:
                 _exit(0)
-            self._silence()
+            _silence()
+            self._children = _signal(signal.SIGCHLD, signal.SIG_IGN) or signal.SIG_DFL
 
     def _fork(self, request: dict, descriptors: list[int]) -> bool:
         """Return True in the child, which is ready to run."""
@@ -122,20 +133,22 @@ class Interpreter:
         _, hard = _getrlimit(resource.RLIMIT_CPU)
         seconds = int(request["seconds"]) + 2
         _setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else min(seconds, hard), hard))
-        _signal(signal.SIGCHLD, signal.SIG_DFL)
-        _dup2(descriptors[1], 1)
-        _close(descriptors[1])
+        _signal(signal.SIGCHLD, self._children)
         send(channel, {"born": True})  # the kernel tells the server who sends it
         return True
 
     def _move(self, folder: str) -> dict:
-        """Stand in a folder of one's own that holds what the parent's held; the reply that says so where that fails."""
+        """Stand in a folder of one's own that holds what the one before held; the reply that says so where it fails."""
         try:
-            if _listdir("."):
-                _copytree(".", folder, symlinks=True)
+            here = _getcwd()
+            if _listdir(self._home):
+                _copytree(self._home, folder, symlinks=True)
             else:
                 _mkdir(folder)
-            _chdir(folder)
+            if f"{here}/".startswith(f"{self._home}/"):
+                _chdir(folder + here[_len(self._home) :])
+            self._home = folder
+            self._guard.stand_in(folder)
             os.environ["TMPDIR"] = folder
             if "tempfile" in sys.modules:
                 sys.modules["tempfile"].tempdir = None
@@ -151,15 +164,36 @@ class Interpreter:
         except Exception:  # no memory left
             return None
 
-    def _run(self, codes: list[str]) -> dict:
-        """Run the codes one after the other; all but the last restore a state and may not fail."""
+    def _run(self, codes: list[str], folders: list[str], output: int) -> dict:
+        """Run the codes one after the other, each in a folder of its own; all but the last restore a state.
+
+        Those may not fail, and what they print is dropped.
+        """
         reply: dict = {}
-        for code in codes:
+        for i, (code, folder) in enumerate(zip(codes, folders, strict=True)):
+            if i == _len(codes) - 1:
+                _dup2(output, 1)
+                _close(output)
             self._num_steps += 1
-            reply = self._step(code, f"<step {self._num_steps}>")
+            reply = self._move(folder) or self._step(code, f"<step {self._num_steps}>")
             if reply["status"] != "ok":
                 break
-        return reply
+        return reply | {"kept": reply["status"] == "ok" and self._is_private()}
+
+    def _is_private(self) -> bool:
+        """Whether forks of this process would share nothing that they can change: no open files, no shared memory."""
+        if self._descriptors() != self._inherited:
+            return False
+        maps, data = _open("/proc/self/maps", os.O_RDONLY), b""
+        while piece := _read(maps, 1 << 16):
+            data += piece
+        _close(maps)
+        return b"w-s " not in data and b"wxs " not in data
+
+    def _descriptors(self) -> set[int]:
+        """What is open beside the standard streams and the channel."""
+        own = {0, 1, 2, self._channel.fileno()}
+        return {number for number in map(int, _listdir("/proc/self/fd")) if number not in own and _is_open(number)}
 
     def _step(self, code: str, filename: str) -> dict:
         self._guard.arm()
@@ -176,7 +210,7 @@ class Interpreter:
             except BaseException:  # a hostile __str__, or no memory left to say so
                 error = _type(exception).__name__
         self._guard.disarm()
-        if status == "ok" and _len(_listdir("/proc/self/task")) > 1:  # a fork would not have it
+        if status == "ok" and _has_threads():  # a fork would not have them
             status, error = "forbidden", "Forbidden: the step left a thread running"
         if self._guard.violation:
             status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
@@ -199,14 +233,35 @@ class Interpreter:
 
     def _flush(self) -> None:
         for stream in {id(s): s for s in (sys.stdout, self._stdout)}.values():
-            if stream is not None and not stream.closed:
+            if stream is self._stdout and not stream.closed:
                 stream.flush()
+            elif stream is not None:  # the step's own
+                with suppress(Exception):
+                    stream.flush()
 
-    def _silence(self) -> None:
-        """Let go of the step's pipe, so that its reader sees the end."""
-        null = _open(os.devnull, os.O_WRONLY)
-        _dup2(null, 1)
-        _close(null)
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        _fstat(descriptor)
+    except OSError:  # that of the listing itself
+        return False
+    return True
+
+
+def _silence() -> None:
+    """Let go of the step's pipe, so that its reader sees the end."""
+    null = _open(os.devnull, os.O_WRONLY)
+    _dup2(null, 1)
+    _close(null)
+
+
+def _has_threads() -> bool:
+    """Whether threads are left; one that was joined is gone from the kernel a moment later."""
+    for _ in range(THREAD_LOOKS):
+        if _len(_listdir("/proc/self/task")) == 1:
+            return False
+        _sleep(THREAD_SECONDS)
+    return True
 
 
 def _status(exception: BaseException) -> str:

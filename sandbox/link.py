@@ -29,13 +29,18 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # an arena for every thread would use up the address space
 }
 
 
 class Link(Protocol):
-    """The two ends of a started server's pipe. `isolation` is what its first line says it got from the kernel."""
+    """The two ends of a started server's pipe.
+
+    Its first line says what it got from the kernel, `isolation`, and which Python it is, such as "3.11".
+    """
 
     isolation: dict[str, bool]
+    python: str
 
     @property
     def pid(self) -> int | None: ...
@@ -63,10 +68,21 @@ class LocalLink:
         self._process = process
         self._work = work
         self.isolation: dict[str, bool] = {}
+        self.python = ""
 
     @classmethod
     async def start(cls, limits: Limits, *, namespaces: bool) -> LocalLink:
         work = Path(tempfile.mkdtemp(prefix="rstar-sandbox-"))
+        try:
+            link = cls(await cls._process_in(work, limits, namespaces=namespaces), work)
+        except BaseException:
+            remove(str(work), str(work))
+            raise
+        await hello(link)
+        return link
+
+    @staticmethod
+    async def _process_in(work: Path, limits: Limits, *, namespaces: bool) -> asyncio.subprocess.Process:
         (work / "steps").mkdir()
         arguments = [str(Path(__file__).parent.parent), str(work / "steps"), json.dumps(asdict(limits))]
         environment = ENVIRONMENT | {"HOME": str(work / "steps"), "TMPDIR": str(work / "steps")}
@@ -74,14 +90,11 @@ class LocalLink:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         with (work / "server.log").open("wb") as log:
             # Not -I, which would ignore PYTHONHASHSEED.
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 sys.executable, "-s", "-P", "-B", "-c", BOOT, *arguments, "namespaces" if namespaces else "none",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=environment, cwd=work / "steps", start_new_session=True, limit=MAX_LINE_BYTES,
             )  # fmt: skip
-        link = cls(process, work)
-        link.isolation = await hello(link)
-        return link
 
     @property
     def pid(self) -> int | None:
@@ -101,11 +114,14 @@ class LocalLink:
         return await self._process.stdout.readline()
 
     async def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        with suppress(ValueError):
-            await self._process.communicate()
-        remove(str(self._work), str(self._work))
+        if self._process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            with suppress(ValueError):
+                await self._process.communicate()
+        finally:
+            remove(str(self._work), str(self._work))
 
     def last_words(self) -> str:
         with suppress(OSError):
@@ -113,18 +129,19 @@ class LocalLink:
         return ""
 
 
-async def hello(link: Link) -> dict[str, bool]:
+async def hello(link: Link) -> None:
     """Wait for a started server's first line; a server that does not say it is stopped, and SandboxLost raised."""
     try:
         line = await asyncio.wait_for(link.receive(), STARTUP_SECONDS)
-    except (TimeoutError, OSError):
-        line = b""
-    if not line.endswith(b"\n"):
+        said = json.loads(line)
+        link.isolation, link.python = said["isolation"], said["python"]
+    except (TimeoutError, OSError, ValueError, KeyError, TypeError):
         words = link.last_words()
         await link.stop()
-        raise SandboxLost(f"the sandbox server did not start{last_line(words)}")
-    isolation: dict[str, bool] = json.loads(line)["isolation"]
-    return isolation
+        raise SandboxLost(f"the sandbox server did not start{last_line(words)}") from None
+    except BaseException:
+        await link.stop()
+        raise
 
 
 def last_line(words: str) -> str:

@@ -5,8 +5,10 @@ Implements `rstar.protocols.Executor` (Section 3.2: a step is kept only if its c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,12 +20,15 @@ from typing import Self
 from rstar.protocols import Execution, SandboxLost, Verdict
 from sandbox.arithmetic import NotEligible, run_arithmetic
 from sandbox.checkpoint import Checkpoint, imports_warm_modules
+from sandbox.fair import sharing
 from sandbox.forkserver import ForkServer, Launch
 from sandbox.limits import Limits
 from sandbox.plain import decode, is_tame
 
 log = logging.getLogger(__name__)
 PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps
+RETRY_SECONDS = 0.2  # before the second try; twice as long before each one after it
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Sandbox(ABC):
@@ -45,7 +50,12 @@ class Sandbox(ABC):
 
     async def __aenter__(self) -> Self:
         await self.prepare()
+        sharing.set(None)  # turns are taken by who uses this sandbox, not as who opened it
         log.info("%s", self.protections())
+        others = {server.python for server in self._servers} - {"", PYTHON}
+        if self._fast_path and others:
+            self._fast_path = False
+            log.warning("no fast path: steps run on Python %s, this process on %s", ", ".join(sorted(others)), PYTHON)
         return self
 
     async def prepare(self) -> None:
@@ -59,8 +69,10 @@ class Sandbox(ABC):
 
     async def aclose(self) -> None:
         self._checkpoints.clear()
-        for server in self._servers:
-            await server.aclose()
+        ends = await asyncio.gather(*(server.aclose() for server in self._servers), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
         """Run `code` after the step that returned `checkpoint`; raises SandboxLost after the retries are used up."""
@@ -128,13 +140,15 @@ class Sandbox(ABC):
     async def _run_forked(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint]:
         warm = imports_warm_modules(code) or (parent is not None and parent.warm)
         tame = self._fast_path and is_tame(code) and (parent is None or parent.variables is not None)
+        group = sharing.get() or (parent.tree if parent else key)
         for attempt in range(self.limits.num_retries + 1):
             server = self._choose(parent, warm)
             self._counts["hits"] += parent is not None and not server.missing(parent, warm=warm)
             try:
-                ran = await server.run(parent, code, key=key, warm=warm, plain=tame)
+                ran = await server.run(parent, code, key=key, warm=warm, plain=tame, group=group)
                 variables = None if ran.variables is None else decode(ran.variables)
-                return ran.execution, Checkpoint(key, parent, code, variables, warm)
+                taken = ran.execution.seconds
+                return ran.execution, Checkpoint(key, parent, code, variables, warm, taken, ran.keepable)
             except SandboxLost as error:
                 self._counts["lost"] += 1
                 log.warning(
@@ -142,6 +156,7 @@ class Sandbox(ABC):
                 )
                 if attempt == self.limits.num_retries:
                     raise
+                await asyncio.sleep(RETRY_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
 
     def _choose(self, parent: Checkpoint | None, warm: bool) -> ForkServer:

@@ -34,6 +34,7 @@ STATUSES = frozenset({"ok", "exception", "memory", "forbidden"})
 MAX_ERROR_CHARS, MAX_DEPTH = 2000, 16
 CREDENTIALS = struct.Struct("3i")  # process, user, group
 MAX_ENTRIES = 1000  # files and folders that a trajectory has in its folder
+ROOTS = ("root", "root-warm")
 WORN_SHARE = 0.5  # of the work folder's file system; what no step in charge of it holds is not given back
 
 
@@ -44,9 +45,13 @@ class Process:
     pid: int
     channel: socket.socket
     folder: Path
+    born: bytes | None  # when, so that its number given to another is not taken for it; None: /proc is another's
+
+    def is_there(self) -> bool:
+        return self.born is None or (self.born != b"" and born(self.pid) == self.born)
 
     def kill(self) -> None:
-        for kill in (os.killpg, os.kill):
+        for kill in (os.killpg, os.kill) if self.is_there() else ():
             with suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
         self.channel.close()
@@ -54,7 +59,8 @@ class Process:
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, number)
+            if self.is_there():
+                os.kill(self.pid, number)
 
 
 class Inbox:
@@ -98,7 +104,7 @@ class Inbox:
     def wait(self, deadline: float) -> bytes | None:
         """The next frame; None where the channel ends or time is up before it came."""
         while (frame := self.frame()) is None:
-            ready, _, _ = select.select([self._channel], [], [], max(0.0, deadline - time.monotonic()))
+            ready = readable([self._channel.fileno()], deadline - time.monotonic())
             if not ready or time.monotonic() > deadline or not self.read():
                 return None
         return frame
@@ -107,31 +113,31 @@ class Inbox:
 class Server:
     """Answers `root` and `run` requests, see those methods; either may name interpreters to `drop` first."""
 
-    def __init__(self, work: Path, limits: dict, isolation: dict[str, bool], *, in_container: bool) -> None:
+    def __init__(
+        self, work: Path, limits: dict, isolation: dict[str, bool], roots: dict[str, Process], *, in_container: bool
+    ) -> None:
         self._work = work
         self._in_container = in_container
         self._limits = limits
         self._isolation = isolation
-        self._processes: dict[str, Process] = {}
+        self._processes = dict(roots)
         self._oom_kills = oom_kills()
 
     def root(self, request: dict) -> dict:
-        """Fork an interpreter that has imported `modules` and run nothing: the parent of first steps."""
-        ours, theirs = socket.socketpair()
-        folder = self._work / fresh_name()
-        folder.mkdir()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _become_root(theirs, folder, request["modules"], self._work, self._limits)
-        theirs.close()
-        ours.settimeout(START_SECONDS)
-        ready, _ = receive(ours)
-        process = Process(pid, ours, folder)
-        if ready is None:
-            process.kill()
+        """Have a root import `modules`: the parent of first steps. One that ended comes back with another server."""
+        process = self._processes.get(request["id"])
+        if process is None:
             return {"ending": "unstarted"}
-        self._processes[request["id"]] = process
+        self._rouse(process)
+        process.channel.settimeout(START_SECONDS)
+        try:
+            send(process.channel, {"modules": request["modules"]})
+            ready, _ = receive(process.channel)
+        except OSError:
+            ready = None
+        if ready is None:
+            self.drop([request["id"]])
+            return {"ending": "unstarted"}
         return {"ending": "finished"}
 
     def drop(self, keys: list[str]) -> None:
@@ -151,9 +157,12 @@ class Server:
             return {"ending": "parent_gone"}
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
-        folder, token = self._work / fresh_name(), os.urandom(16).hex()
+        folders, token = [self._work / fresh_name() for _ in request["codes"]], os.urandom(16).hex()
+        folder, self._oom_kills = folders[-1], oom_kills()
         inbox = Inbox(ours, MAX_VARIABLES_BYTES + 12 * self._limits["output_bytes"] + 100_000)
-        order = {"token": token, "folder": str(folder)} | {key: request[key] for key in ("codes", "seconds", "plain")}
+        order = {"token": token, "folders": list(map(str, folders))} | {
+            key: request[key] for key in ("codes", "seconds", "plain")
+        }
         self._rouse(parent)
         try:
             parent.channel.settimeout(GRACE_SECONDS)
@@ -170,20 +179,22 @@ class Server:
             report = self._watch(ours, inbox, reader, request, token)
         finally:
             os.close(reader)
+            for passed in folders[:-1]:
+                remove(str(passed), str(self._work))
         if report["ending"] in ("parent_gone", "unstarted"):
             ours.close()
             if inbox.pid and inbox.pid != parent.pid:
-                Process(inbox.pid, ours, folder).kill()
+                process_of(inbox.pid, ours, folder, self._isolation).kill()
             remove(str(folder), str(self._work))
             if report["ending"] == "parent_gone":
                 self.drop([request["parent"]])
             return report
-        process = Process(inbox.pid, ours, folder)
+        process = process_of(inbox.pid, ours, folder, self._isolation)
         if report.get("status") == "ok" and exceeds(
             str(folder), max_bytes=self._limits["file_bytes"], max_entries=MAX_ENTRIES
         ):
             report = {"ending": "folder_overflow", "output": report["output"], "seconds": report["seconds"]}
-        if report.get("status") == "ok":
+        if report.get("kept"):
             self._processes[request["id"]] = process
             self._rest(process)
         else:
@@ -210,7 +221,7 @@ class Server:
             return {"ending": "unstarted" if born and born.startswith(b'{"unstarted"') else "parent_gone"}
         start = time.monotonic()
         os.set_blocking(reader, False)
-        max_bytes = self._limits["output_bytes"] * len(request["codes"])
+        max_bytes = self._limits["output_bytes"]  # only the last code prints
         ending, output, frame = self._collect(channel, inbox, reader, start + request["seconds"], max_bytes)
         if ending == "vanished" and (kills := oom_kills()) > self._oom_kills:
             ending, self._oom_kills = "out_of_memory", kills
@@ -225,18 +236,18 @@ class Server:
     def _collect(
         channel: socket.socket, inbox: Inbox, reader: int, deadline: float, max_bytes: int
     ) -> tuple[str, bytearray, bytes]:
-        output, waiting, is_open = bytearray(), [channel, reader], True
+        output, waiting, is_open = bytearray(), [channel.fileno(), reader], True
         while (left := deadline - time.monotonic()) > 0:
             if (frame := inbox.frame()) is not None or not is_open:  # it may have come along with the one before it
                 _read(reader, output, max_bytes)
                 ending = "finished" if frame is not None else "vanished"
                 return "output_overflow" if len(output) > max_bytes else ending, output, frame or b""
-            ready, _, _ = select.select(waiting, [], [], left)
+            ready = readable(waiting, left)
             if reader in ready and not _read(reader, output, max_bytes):
                 waiting.remove(reader)  # closed by the step; the reply still comes
             if len(output) > max_bytes:
                 return "output_overflow", output, b""
-            if channel in ready:
+            if channel.fileno() in ready:
                 is_open = inbox.read()
         return "timed_out", output, b""
 
@@ -253,7 +264,7 @@ class Server:
 
     def _sweep(self) -> bool:
         """Kill what a step left behind beside its own process, and bury the dead; False where some of it stays."""
-        known = {process.pid for process in self._processes.values()} | {os.getpid()}
+        known = {process.pid for process in self._processes.values() if process.is_there()} | {os.getpid()}
         for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
             _bury()
             if not self._isolation["own_proc"]:
@@ -281,7 +292,7 @@ def checked_reply(frame: bytes, token: str, *, max_echo_chars: int) -> dict:
         return {}
     checked = {
         "status": status, "error": _encodable(error[:MAX_ERROR_CHARS]), "echo": _encodable(echo[:max_echo_chars]),
-        "memory_bytes": min(max(memory, 0), 2**62),
+        "memory_bytes": min(max(memory, 0), 2**62), "kept": status == "ok" and reply.get("kept") is True,
     }  # fmt: skip
     variables = reply.get("variables")
     if type(variables) is dict and _is_shallow(variables):
@@ -307,6 +318,35 @@ def _bury() -> None:
             pass
 
 
+def process_of(pid: int, channel: socket.socket, folder: Path, isolation: dict[str, bool]) -> Process:
+    """A process that was just forked; its birth is known where /proc tells of this server's own processes."""
+    known = isolation["own_proc"] or not isolation["processes"]
+    return Process(pid, channel, folder, born(pid) if known else None)
+
+
+def born(pid: int) -> bytes:
+    """When a process started, as the kernel tells it; nothing where there is none, or it is dead and not yet buried."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        state, *fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+        return b"" if state in b"ZX" else fields[18]
+    except (OSError, ValueError, IndexError):
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def readable(descriptors: list[int], seconds: float) -> set[int]:
+    """Those of the descriptors that can be read, or were closed at the other end, within `seconds`."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+
+
 def oom_kills() -> int:
     """How many processes of this container the kernel killed for want of memory, as far as it says so."""
     for place in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
@@ -329,8 +369,23 @@ def _read(reader: int, output: bytearray, max_bytes: int) -> bool:
     return True
 
 
-def _become_root(channel: socket.socket, folder: Path, modules: list[str], work: Path, limits: dict) -> None:
-    """Turn this fork of the server into an interpreter that has nothing of the server's."""
+def fork_roots(work: Path, limits: dict, isolation: dict[str, bool]) -> dict[str, Process]:
+    """Fork the parents of all first steps, before anything of a step has come to this process's memory."""
+    roots = {}
+    for name in ROOTS:
+        ours, theirs = socket.socketpair()
+        folder = work / fresh_name()
+        folder.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            _become_root(theirs, folder, limits)
+        theirs.close()
+        roots[name] = process_of(pid, ours, folder, isolation)
+    return roots
+
+
+def _become_root(channel: socket.socket, folder: Path, limits: dict) -> None:
+    """Turn this fork of the server into an interpreter, once it is told what to import."""
     keep = channel.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, 4096)
@@ -340,14 +395,17 @@ def _become_root(channel: socket.socket, folder: Path, modules: list[str], work:
     os.close(null)
     os.setpgid(0, 0)
     os.chdir(folder)
-    for name in modules:
+    order, _ = receive(channel)
+    if order is None:
+        os._exit(0)
+    for name in order["modules"]:
         with suppress(ImportError):
             importlib.import_module(name)
     rehearse()
     random.seed(0)  # so that a run is the same run tomorrow
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
-    guard = Guard(str(work), wanted=limits["guarded"])
+    guard = Guard(wanted=limits["guarded"])
     interpreter = Interpreter(guard, max_echo_chars=limits["output_bytes"] + 1)
     limit_resources(
         memory_bytes=limits["memory_bytes"],
@@ -367,10 +425,12 @@ def main() -> None:
     sys.argv[1:] = []
     isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
     keep_private()
-    server = Server(work, limits, isolation, in_container=how == "container")
+    roots = fork_roots(work, limits, isolation)
+    server = Server(work, limits, isolation, roots, in_container=how == "container")
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    print(json.dumps({"isolation": isolation}), file=reports, flush=True)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    print(json.dumps({"isolation": isolation, "python": python}), file=reports, flush=True)
     for line in requests:
         request = json.loads(line)
         server.drop(request.pop("drop", []))

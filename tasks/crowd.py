@@ -7,15 +7,22 @@ import gc
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from sandbox.fair import sharing
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 async def crowd(work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], *, limit: int) -> list[Result]:
-    """Return the results in the order of the items."""
+    """Return the results in the order of the items, which take turns in the sandbox.
+
+    A crowd within an item takes the item's turns.
+    """
     gate = asyncio.Semaphore(limit)
 
     async def one(item: Item) -> Result:
+        if sharing.get() is None:
+            sharing.set(object())
         async with gate:
             return await work(item)
 

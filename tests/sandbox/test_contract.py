@@ -199,3 +199,90 @@ async def test_the_caller_s_environment_is_not_there_to_read(make: Make, monkeyp
     monkeypatch.setenv("RSTAR_TEST_SECRET", "hunter2")
     async with make(LIMITS) as fresh:
         assert (await fresh.run(None, "import os\n'RSTAR_TEST_SECRET' in os.environ")).output == "False"
+
+
+OPEN = [
+    ("f = open('log', 'w+')", "f.write('mine'); f.flush()", "f.seek(0); print(repr(f.read()))", "''"),
+    ("f = open('log', 'w+'); f.write('begun')", "f.flush()", "f.flush(); f.seek(0); print(f.read())", "begun"),
+    ("import mmap; m = mmap.mmap(-1, 4)", "m[:4] = b'mine'", "print(m[:4])", r"b'\x00\x00\x00\x00'"),
+    ("r, w = os.pipe(); os.set_blocking(r, False)", "os.write(w, b'mine')", "os.write(w, b'x'); print(os.read(r, 9))",
+     "b'x'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "vandal", "look", "seen"), OPEN)
+async def test_siblings_share_nothing_that_their_prefix_left_open(
+    sandbox: Sandbox, code: str, vandal: str, look: str, seen: str
+) -> None:
+    parent = await state(sandbox, f"{FORK}\n{code}", "x = 1")
+    await state_after(sandbox, parent, vandal)
+    execution = await sandbox.run(parent, look)
+    assert (execution.verdict, execution.output) == (Verdict.OK, seen)
+    after = await state_after(sandbox, await state_after(sandbox, parent, vandal), "y = 2")
+    assert (await sandbox.run(after, "print(x, y)")).output == "1 2"
+
+
+async def test_what_a_prefix_prints_is_not_printed_again(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, "f = open('log', 'w')\nprint('once')")
+    assert (await sandbox.run(parent, "print('twice')")).output == "twice"
+
+
+async def test_a_folder_of_the_steps_before_is_not_written_to(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, f"{FORK}\nhome = os.getcwd(); open('d', 'w').write('first')")
+    vandal = await sandbox.run(parent, "open(home + '/d', 'w').write('second')")
+    assert vandal.verdict is Verdict.FORBIDDEN
+    assert (await sandbox.run(parent, "print(open('d').read(), os.listdir())")).output == "first ['d']"
+
+
+AGAIN = [
+    ("f = open('x', 'w')", "f.write('hi'); f.flush(); v = open('x').read()", "print(repr(v))"),
+    ("os.mkdir('d'); os.chdir('d')", "v = os.path.exists('../a')", "print(v, os.path.basename(os.getcwd()))"),
+    ("import numpy", "x = numpy.random.rand()", "print(x)"),
+    ("import scipy.stats", "x = scipy.stats.norm.rvs()", "print(x)"),
+    ("y = 1; import numpy as np", "x = np.random.rand()", "print(x)"),
+    ("import random", "x = random.random()", "print(x)"),
+    ("import signal; signal.signal(signal.SIGCHLD, print)", "x = 1", "print(signal.getsignal(signal.SIGCHLD))"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "look"), AGAIN)
+async def test_a_state_that_is_made_again_is_the_same(make: Make, first: str, second: str, look: str) -> None:
+    if importlib.util.find_spec("scipy") is None and "scipy" in first:
+        pytest.skip("no scipy here")
+    found = []
+    for evicted in (False, True):
+        async with make(replace(LIMITS, num_checkpoints=2)) as sandbox:
+            parent = await state(sandbox, f"{FORK}\nopen('a', 'w').close()\n{first}", second)
+            if evicted:
+                for _ in range(6):
+                    await sandbox.run(None, FORK)
+            execution = await sandbox.run(parent, look)
+            assert execution.verdict is Verdict.OK, execution
+            found.append(execution.output)
+    assert found[0] == found[1]
+
+
+async def test_threads_that_were_joined_are_gone(sandbox: Sandbox) -> None:
+    code = "from threading import Thread\nall_ = [Thread(target=int) for _ in range(4)]\n[t.start() for t in all_]"
+    for _ in range(10):
+        assert (await sandbox.run(None, f"{code}\n[t.join() for t in all_]\n1")).verdict is Verdict.OK
+
+
+async def test_output_that_was_printed_before_the_time_limit_is_kept(make: Make) -> None:
+    async with make(HASTY) as sandbox:
+        execution = await sandbox.run(None, f"{FORK}\nprint('partial')\nwhile True: pass")
+    assert (execution.verdict, execution.output.strip()) == (Verdict.TIME_LIMIT, "partial")
+
+
+async def test_a_stream_of_the_steps_own_is_no_mistake(sandbox: Sandbox) -> None:
+    code = f"{FORK}\nimport sys\nclass Quiet:\n  write = lambda *_: 0\n  flush = lambda *_: 0\nsys.stdout = Quiet()\n"
+    assert (await sandbox.run(None, f"{code}print('nothing')")).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("timer", ["signal.alarm(1)", "signal.setitimer(signal.ITIMER_REAL, 1)"])
+async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> None:
+    execution = await sandbox.run(None, f"import signal\n{timer}")
+    assert (execution.verdict, execution.error.split(" (")[0]) == (
+        Verdict.FORBIDDEN,
+        f"Forbidden: {timer[: timer.index('(')]}",
+    )

@@ -158,7 +158,7 @@ async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(doc
     from sandbox.container import LABEL, container_options, engine, remove_orphans
 
     options = container_options(LIMITS, None)
-    options["labels"] = {LABEL: "999999", f"{LABEL}.started": "another boot/1"}
+    options["labels"] |= {LABEL: "999999", f"{LABEL}.started": "1"}
     with engine() as client:
         orphan = client.containers.run(docker_image, detach=True, **options)
         async with DockerSandbox(limits=LIMITS, num_workers=1) as opened:
@@ -177,7 +177,7 @@ def reply(message):
     data = message if isinstance(message, bytes) else json.dumps(message).encode()
     os.write(s, struct.pack('!I', len(data)) + data)
 """
-WHOLE = "{'token': token, 'status': 'ok', 'error': '', 'echo': '', 'memory_bytes': 1}"
+WHOLE = "{'token': token, 'status': 'ok', 'error': '', 'echo': '', 'memory_bytes': 1, 'kept': True}"
 FORGED = {
     "an ending": "{'ending': 'unstarted'}",
     "seconds": "{'ending': 'timed_out', 'seconds': []}",
@@ -334,3 +334,19 @@ async def test_an_interpreter_that_ends_itself_again_and_again_is_its_tree_s_fau
     assert (await sandbox.run(gone.checkpoint, "import math\nprint(1)")).verdict is EXCEPTION
     await honest(sandbox)
     assert sandbox.metrics()["sandbox_lost"] == 0
+
+
+async def test_nothing_of_another_tree_is_in_the_memory_that_first_steps_begin_with(sandbox: Sandbox) -> None:
+    victim = await sandbox.run(None, "import os\nsecret = 'MARKER-' + str(40 + 2)\nopen('notes', 'w').write(secret)")
+    search = (
+        "import sympy, sys, ctypes, re\nframe, seen = sys._getframe(), []\nwhile frame:\n"
+        "    seen += [type(each).__name__ for each in frame.f_locals.values()]\n    frame = frame.f_back\n"
+        "found = 0\nfor line in open('/proc/self/maps'):\n"
+        "    low, high, mode = re.match(r'(\\w+)-(\\w+) (\\S+)', line).groups()\n"
+        "    if mode.startswith('rw') and '[v' not in line:\n"
+        "        held = ctypes.string_at(int(low, 16), int(high, 16) - int(low, 16))\n"
+        "        found += held.count(bytes(reversed(b\")'w' ,'seton'(nepo\")))\n"
+        "print('Server' in seen, 'Process' in seen, found)"
+    )
+    assert victim.verdict is OK
+    assert (await sandbox.run(None, search)).output == "False False 0"

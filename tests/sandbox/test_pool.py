@@ -1,0 +1,128 @@
+"""What the pool does with its servers, whatever they are: turns, retries, versions, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Hashable
+from typing import Any
+
+import pytest
+
+from rstar.protocols import SandboxLost, Verdict
+from sandbox.fair import sharing
+from sandbox.limits import Limits
+from sandbox.link import hello
+from sandbox.local import LocalSandbox
+from sandbox.pool import PYTHON, Sandbox
+
+
+class Canned:
+    """A link that says hello and no more."""
+
+    def __init__(self, python: str = PYTHON) -> None:
+        self.isolation: dict[str, bool] = {}
+        self.python = ""
+        self.pid = None
+        self.alive = True
+        self._first = json.dumps({"isolation": {}, "python": python}).encode() + b"\n"
+
+    async def send(self, line: bytes) -> None: ...
+
+    async def receive(self) -> bytes:
+        line, self._first = self._first, b""
+        return line
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0.01)
+        self.alive = False
+
+    def last_words(self) -> str:
+        return ""
+
+
+class Pool(Sandbox):
+    def protections(self) -> str:
+        return ""
+
+
+async def lost(limits: Limits) -> Any:
+    raise SandboxLost("no server")
+
+
+def pool(launch: Any = lost, num_retries: int = 0, num_workers: int = 1) -> Pool:
+    return Pool(launch, limits=Limits(num_retries=num_retries), num_workers=num_workers)
+
+
+async def test_first_steps_wait_as_the_item_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[Hashable] = []
+    sandbox = pool()
+
+    async def run(*_: object, group: Hashable, **__: object) -> None:
+        groups.append(group)
+        raise SandboxLost("seen")
+
+    monkeypatch.setattr(sandbox._servers[0], "run", run)
+    parent = (await sandbox.run(None, "x = 1")).checkpoint
+    for turn, checkpoint in ((None, None), (None, parent), ("item", None), ("item", parent)):
+        token = sharing.set(turn)
+        with pytest.raises(SandboxLost):
+            await sandbox.run(checkpoint, "import math")
+        sharing.reset(token)
+    assert groups == ["c1", parent, "item", "item"]
+
+
+async def test_a_retry_waits_a_little_longer_each_time() -> None:
+    start = time.monotonic()
+    with pytest.raises(SandboxLost):
+        await pool(num_retries=2).run(None, "import math")
+    assert 0.6 <= time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(("python", "num_fast"), [(PYTHON, 1), ("2.7", 0)])
+async def test_steps_of_another_python_are_not_run_in_this_one(
+    python: str, num_fast: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def launch(limits: Limits) -> Canned:
+        link = Canned(python)
+        await hello(link)
+        return link
+
+    with caplog.at_level(logging.WARNING, logger="sandbox"):
+        async with pool(launch) as sandbox:
+            assert [record.message for record in caplog.records] == [
+                f"no fast path: steps run on Python {python}, this process on {PYTHON}"
+            ] * (1 - num_fast)
+            if num_fast:
+                assert (await sandbox.run(None, "1 + 1")).verdict is Verdict.OK
+            else:
+                with pytest.raises(SandboxLost):
+                    await sandbox.run(None, "1 + 1")
+            assert sandbox.metrics()["fast_path"] == num_fast
+
+
+async def test_one_server_that_does_not_close_keeps_none_of_the_others_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    links: list[Canned] = []
+
+    async def launch(limits: Limits) -> Canned:
+        links.append(Canned())
+        return links[-1]
+
+    async def fail() -> None:
+        raise RuntimeError("does not stop")
+
+    sandbox = pool(launch, num_workers=3)
+    await asyncio.gather(*(server.start() for server in sandbox._servers))
+    monkeypatch.setattr(links[0], "stop", fail)
+    with pytest.raises(RuntimeError, match="does not stop"):
+        await sandbox.aclose()
+    assert [link.alive for link in links] == [True, False, False]
+
+
+async def test_threads_fit_into_the_address_space_of_a_step() -> None:
+    code = "from concurrent.futures import ThreadPoolExecutor as P\nwith P(8) as p: print(sum(p.map(len, ['ab'] * 64)))"
+    async with LocalSandbox(num_workers=1) as sandbox:
+        execution = await sandbox.run(None, code)
+    assert (execution.verdict, execution.output) == (Verdict.OK, "128")
