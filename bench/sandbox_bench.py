@@ -162,6 +162,8 @@ async def soaked(sandbox: Sandbox, provider: str, jobs: list[Job], count: int) -
         seconds: list[float] = []
         await run_all(sandbox, jobs, seconds)
         done += len(seconds)
+        for each in await asyncio.gather(*(sandbox.run(None, "import os") for _ in range(2))):
+            await sandbox.release(each.checkpoint or "")  # servers hear of what was released with their next step
         first = first or (done, held(provider))
         print(f"\r{done} of {count}", end="", file=sys.stderr)
     for number, state in (first, (done, held(provider))):

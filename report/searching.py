@@ -104,6 +104,29 @@ def engines(ask: Ask) -> Section:
     return Section("engines", title, lead, header, tuple(rows), note=note, num_text_columns=1)
 
 
+def waits(ask: Ask) -> Section:
+    title = "Waiting"
+    lead = "What an expansion waited for, of the time in which it was under way, and how long the policy had nothing to do."
+    busy = {
+        number: counts["policy_busy_ms"] / 1000 / seconds
+        for number, seconds, counts in _searches(ask)
+        if counts.get("policy_busy_ms") and seconds
+    }
+    rows = []
+    for row in ask("waits").to_dicts():
+        parts = [row[name] for name in ("policy", "sandbox", "scorer")]
+        total = sum(parts)
+        if total:
+            shares = [percent(100 * part / total) for part in parts]
+            idle = percent(100 * max(0.0, 1 - busy[row["round"]])) if row["round"] in busy else ""
+            each = count(1000 * total / row["expansions"], 1)
+            rows.append((str(row["round"]), count(row["expansions"]), each, *shares, idle))
+    if not rows:
+        return Section("waits", title, lead, missing="No search has finished yet.")
+    header = ("Round", "Expansions", "ms each", "for the policy", "for the sandbox", "for the PPM", "Policy idle")
+    return Section("waits", title, lead, header, tuple(rows), num_text_columns=1)
+
+
 def _searches(ask: Ask) -> list[tuple[int, float, dict[str, int]]]:
     """Round, seconds and counts of each search that has finished."""
     return [(row["round"], row["seconds"], json.loads(row["counts"])) for row in ask("search_counts").to_dicts()]

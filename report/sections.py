@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from report.learning import coverage, pass_at_1, ppm_pairs, systems, wrong_steps
-from report.searching import buckets, cost, engines, sandbox, tokens, unsolved
+from report.searching import buckets, cost, engines, sandbox, tokens, unsolved, waits
 from report.section import Ask, Section, count, percent
 
 
@@ -24,7 +24,8 @@ class Headline:
 
 
 def all_sections(ask: Ask) -> list[Section]:
-    makers = (coverage, pass_at_1, systems, ppm_pairs, wrong_steps, cost, engines, sandbox, tokens, buckets, unsolved)
+    learning = (coverage, pass_at_1, systems, ppm_pairs, wrong_steps)
+    makers = (*learning, cost, engines, waits, sandbox, tokens, buckets, unsolved)
     return [make(ask) for make in makers]
 
 

@@ -95,7 +95,7 @@ def test_a_run_without_tables_says_what_is_missing_and_shows_no_number(tmp_path)
     path = Path(write_report(tmp_path, out=tmp_path / "elsewhere" / "page.html"))
     page = Page(path.read_text())
     assert all(rows == [] for rows in page.tables.values())
-    assert path.read_text().count('class="missing"') == len(page.ids) == 12
+    assert path.read_text().count('class="missing"') == len(page.ids) == 13
     assert "%" not in re.sub(r"chance is 50 %|<style>.*</style>", "", path.read_text(), flags=re.DOTALL)
     assert path.with_suffix(".md").exists()
 

@@ -37,6 +37,10 @@ def test_engines_are_accounted_for(small_run):
     assert "1 4,000 75.0 % 1,234 80.0 % 1,000 90.0 % 20.0 % 5.25" in shown(*final_tables(small_run.root))
 
 
+def test_what_expansions_waited_for_is_shown(small_run):
+    assert "1 17 2,250.0 66.7 % 22.2 % 11.1 % 20.0 %" in shown(*final_tables(small_run.root))
+
+
 def test_missing_data_is_said_in_the_terminal_too(tmp_path):
     (tmp_path / "recipe.json").write_text("{}")
     lines = shown(*final_tables(tmp_path))

@@ -7,6 +7,7 @@ After each the sandbox serves the next request within a second, and no verdict o
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -165,7 +166,7 @@ async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(doc
             assert (await opened.run(None, "import math\nprint(6)")).output == "6"
             assert orphan.id not in [c.id for c in client.containers.list(all=True)]
             assert remove_orphans(client) == []  # those of living processes stay
-        assert not client.containers.list(all=True, filters={"label": LABEL})
+        assert not client.containers.list(all=True, filters={"label": f"{LABEL}={os.getpid()}"})
 
 
 CHANNEL = """import json, os, stat, struct, sys, time
