@@ -15,11 +15,13 @@ import os
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import psutil
 
@@ -29,8 +31,9 @@ from models.serving import Serving, served
 from problems.families import generate
 from problems.grading import MathJudge
 from rstar.annotation import Annotation
-from rstar.protocols import PolicyError, Proposal, ScorerError, UserError
+from rstar.protocols import Policy, PolicyError, Proposal, ScorerError, StepScorer, UserError
 from rstar.search import SearchSettings, search
+from rstar.tree import Tree
 from sandbox.providers import open_sandbox
 from tasks.crowd import crowd
 
@@ -87,6 +90,46 @@ class MeteredPolicy:
         return found
 
 
+class Lockstep:
+    """For comparison only: requests are held until every tree waits, then those of one kind go and return together."""
+
+    def __init__(self, policy: Policy, scorer: StepScorer, num_trees: int) -> None:
+        self._policy, self._scorer, self._num_trees = policy, scorer, num_trees
+        self._held: dict[str, list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]] = {}
+        self._batch: asyncio.Task[None] | None = None
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        ask = partial(self._policy.propose, question, prefix, num_candidates=num_candidates, seed=seed)
+        return await self._hold("propose", ask)
+
+    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        return await self._hold("score", partial(self._scorer.score, question, prefix, candidates))
+
+    def leave(self) -> None:
+        """A tree is done."""
+        self._num_trees -= 1
+        self._let_go()
+
+    async def _hold(self, kind: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        answer = asyncio.get_running_loop().create_future()
+        self._held.setdefault(kind, []).append((ask, answer))
+        self._let_go()
+        return await answer
+
+    def _let_go(self) -> None:
+        if not self._batch and self._held and sum(map(len, self._held.values())) == self._num_trees:
+            kind = "score" if "score" in self._held else "propose"
+            self._batch = asyncio.create_task(self._serve(self._held.pop(kind)))
+
+    async def _serve(self, batch: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]) -> None:
+        found = await asyncio.gather(*(ask() for ask, _ in batch))
+        self._batch = None
+        for (_, answer), each in zip(batch, found, strict=True):
+            answer.set_result(each)
+
+
 async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Meter:
     """Equal requests, as long and as many at once as those of `like`; `repeated`: their prompts are in the cache."""
     meter, rng = Meter(), random.Random(0)
@@ -127,6 +170,14 @@ async def serve(stack: AsyncExitStack, serving: Serving, cores: set[int] | None)
     return urls
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search of all problems: its trees and how long it took."""
+
+    trees: list[Tree]
+    seconds: float
+
+
 async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, logs: str) -> None:
     counts = {level: num_trees * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
     counts["math"] += num_trees - sum(counts.values())
@@ -144,33 +195,58 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
         policy = await enter(CompletionsPolicy(policy_dir, policy_urls, temperature=0.7, max_new_tokens=64))
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
         sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
-        metered = MeteredPolicy(policy)
 
-        async def one(number: int) -> int:
-            tree = await search(
-                problems[number], policy=metered, executor=sandbox, judge=judge, scorer=scorer,
-                settings=SETTINGS, seed=number,
-            )  # fmt: skip
-            return len(tree.nodes)
+        async def searched(policy: Policy, scorer: StepScorer, leave: Callable[[], None] = lambda: None) -> Search:
+            async def one(number: int) -> Tree:
+                given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
+                tree = await search(problems[number], **given, settings=SETTINGS, seed=number)
+                leave()
+                return tree
+
+            began = time.monotonic()
+            trees = await crowd(one, range(num_trees), limit=in_flight)
+            return Search(trees, time.monotonic() - began)
 
         await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels and caches
-        began = time.monotonic()
-        nodes = await crowd(one, range(num_trees), limit=in_flight)
-        seconds, found = time.monotonic() - began, metered.meter
-        fresh = await flat(policy, found, repeated=False)
-        warm = await flat(policy, found, repeated=True)
+        metered = MeteredPolicy(policy)
+        ours, lockstep = await searched(metered, scorer), None
+        if in_flight >= num_trees:  # all at once, as lockstep needs them
+            barriers = Lockstep(policy, scorer, num_trees)
+            lockstep = await searched(barriers, barriers, barriers.leave)
+        batches = {
+            "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
+            "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
+        }
+    print(f"{num_trees} trees, {in_flight} at once. ", end="")
+    show(ours, lockstep, metered.meter, batches)
+
+
+def show(ours: Search, lockstep: Search | None, found: Meter, batches: dict[str, Meter]) -> None:
+    nodes = sum(len(tree.nodes) for tree in ours.trees)
     print(
-        f"{num_trees} trees, {in_flight} at once, of {SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} "
-        f"candidates a step: {len(found.spans)} requests, {sum(nodes)} nodes, {seconds:.0f} s; the policy's server had "
-        f"a request in {100 * found.busy_seconds() / seconds:.1f} % of that time, {found.at_once():.1f} of them at "
-        f"once; {mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
+        f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: {len(found.spans)} requests, "
+        f"{nodes} nodes, {ours.seconds:.0f} s; the policy's server had a request in "
+        f"{100 * found.busy_seconds() / ours.seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
+        f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
     )
+    if lockstep:
+        equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
+        print(
+            f"In lockstep, with the caches that the search had filled: {lockstep.seconds:.0f} s, "
+            f"{lockstep.seconds / ours.seconds:.2f} times as long; {equal} of the trees are equal.\n"
+        )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")
-    for name, meter in (("search", found), ("flat batch, new prompts", fresh), ("flat batch, cached prompts", warm)):
+    for name, meter in {"search": found, **batches}.items():
         print(f"| {name} | {meter.rate():,.0f} | {100 * found.rate() / meter.rate():.1f} % |")
-    print(f"\nOf the prompts' tokens {100 * found.cached_share(first=False):.1f} % were cached after the first step "
-          f"({100 * found.cached_share(first=True):.1f} % at it).")  # fmt: skip
+    print(
+        f"\nOf the prompts' tokens {100 * found.cached_share(first=False):.1f} % were cached after the first step "
+        f"({100 * found.cached_share(first=True):.1f} % at it)."
+    )
+
+
+def told(tree: Tree) -> list[tuple[Any, ...]]:
+    return [(node.text, node.visits, node.value_sum, node.num_samples) for node in tree.nodes]
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def engines(ask: Ask) -> Section:
 
 def waits(ask: Ask) -> Section:
     title = "Waiting"
-    lead = "What an expansion waited for, of the time in which it was under way, and how long the policy had nothing to do."
+    lead = "What expansions waited for, of the time they were under way, and how long the policy had nothing to do."
     busy = {
         number: counts["policy_busy_ms"] / 1000 / seconds
         for number, seconds, counts in _searches(ask)
