@@ -124,10 +124,13 @@ class Lockstep:
             self._batch = asyncio.create_task(self._serve(self._held.pop(kind)))
 
     async def _serve(self, batch: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]) -> None:
-        found = await asyncio.gather(*(ask() for ask, _ in batch))
+        found = await asyncio.gather(*(ask() for ask, _ in batch), return_exceptions=True)
         self._batch = None
         for (_, answer), each in zip(batch, found, strict=True):
-            answer.set_result(each)
+            if isinstance(each, BaseException):
+                answer.set_exception(each)
+            else:
+                answer.set_result(each)
 
 
 async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Meter:

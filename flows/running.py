@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from flows import plans
 from flows.console import console, watching
@@ -25,6 +28,7 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     if (server := prefect_server()).advice and os.environ.get("PREFECT_API_URL"):
         raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
     plans.base_model(recipe)  # what is missing is better told before the search than after it
+    shield_server()
     provider, reason = choose(recipe.sandbox.provider)
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
@@ -37,5 +41,18 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}", markup=False)
 
 
+def shield_server() -> None:
+    """Have Prefect start its temporary server in a session of its own.
+
+    Ctrl-C goes to all processes of a terminal's foreground group; the run still has to tell the server how it ended.
+    """
+    from prefect.server.api import server
+
+    started = partial(subprocess.Popen, start_new_session=True)
+    server.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": started})  # type: ignore[attr-defined]
+
+
 def because(reason: str) -> str:
-    return f" ({reason.removeprefix('sandbox: ')})" if reason else " (see: rstar doctor)"
+    """The reason without its advice, which is for those who asked for Docker."""
+    reason = reason.removeprefix("sandbox: ").partition("; start one")[0]
+    return f" ({reason}; see: rstar doctor)" if reason else " (see: rstar doctor)"

@@ -26,6 +26,8 @@ from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
 
+LOGPROB_DIGITS = 2  # the digits beyond hang on what else is in the batch
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -177,4 +179,4 @@ class TransformersPolicy:
 
     def _proposal(self, row: list[int], logprob: float, prompt_tokens: int, cached_tokens: int) -> Proposal:
         text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids)
-        return Proposal(text, num_tokens, logprob, prompt_tokens, cached_tokens)
+        return Proposal(text, num_tokens, round(logprob, LOGPROB_DIGITS), prompt_tokens, cached_tokens)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Keller Jordan's, as in torch.optim.Muon
 NUM_STEPS = 5
+MAX_ENTRIES = 2**26  # of the matrices that go together
 
 
 class Muon(torch.optim.Optimizer):
@@ -26,22 +28,29 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
+        assert closure is None
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
             for matrix in group["params"]:
-                by_shape[matrix.shape].append(matrix)
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
             for shape, matrices in by_shape.items():
-                gradients = torch.stack(
-                    [torch.zeros_like(each) if each.grad is None else each.grad for each in matrices]
-                )
-                state = self.state[matrices[0]]
-                if not state:
-                    state["momentum"] = torch.zeros_like(gradients)
-                buffer = state["momentum"].lerp_(gradients, 1 - group["momentum"])
-                updates = orthogonalised(gradients.lerp(buffer, group["momentum"]))
-                rate = group["lr"] * 0.2 * math.sqrt(max(shape))
-                for matrix, update in zip(matrices, updates, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+                at_once = max(1, MAX_ENTRIES // shape.numel())
+                for first in range(0, len(matrices), at_once):
+                    self._update(matrices[first : first + at_once], group)
+
+    def _update(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> None:
+        """Update matrices of one shape."""
+        updates = []
+        for matrix in matrices:
+            state = self.state[matrix]
+            if not state:
+                state["momentum"] = torch.zeros_like(matrix)
+            momentum = state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
+            updates.append(matrix.grad.lerp(momentum, group["momentum"]))
+        rate = group["lr"] * 0.2 * math.sqrt(max(matrices[0].shape))
+        for matrix, update in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
 
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ from models.tokens import encode_siblings
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
+SCORE_DIGITS = 4  # the digits beyond hang on what else is in the batch
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -83,7 +85,8 @@ class TransformersScorer:
         cache = sibling_cache(self._model.config.num_hidden_layers, prefix_mask.shape[1])
         with attending(self._model, prompts):
             hidden = self._model.base_model(ids, position_ids=positions, past_key_values=cache).last_hidden_state
-        values = ppm.head(self._model, hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]).tolist()
+        last = hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]
+        values = [round(score, SCORE_DIGITS) for score in ppm.head(self._model, last).tolist()]
         self._num_scored += len(rows)
         self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
         answers, at = [], 0

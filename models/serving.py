@@ -32,10 +32,8 @@ PYTHON_VARIABLE = "RSTAR_VLLM_PYTHON"
 DEFAULT_PYTHON = Path(__file__).parent.parent / ".venv-vllm" / "bin" / "python"
 END_SECONDS = 20.0
 # A prompt read in chunks rewinds its seed's generator, which vLLM cannot on the CPU: its engine dies of it.
-CPU = (
-    "--dtype", "float32", "--enforce-eager", "--block-size", "32", "--no-enable-chunked-prefill",
-    "--max-num-batched-tokens", "8192",
-)  # fmt: skip
+CPU = ("--dtype", "float32", "--enforce-eager", "--block-size", "32", "--no-enable-chunked-prefill")
+CPU_BATCH = 8192  # tokens; a context must fit in
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|Exit)\b: ")
 _PROCESS = re.compile(r"^\(\w+ pid=\d+\) ")
 _SECONDHAND = "See root cause above"
@@ -64,7 +62,7 @@ class Serving:
             "--model", self._model(), *kind, "--enable-prefix-caching", "--generation-config", "vllm",
             "--tensor-parallel-size", str(self.tensor_parallel), "--max-model-len", str(self._context()),
             "--disable-uvicorn-access-log",
-            *(CPU if self.on_cpu() else gpu),
+            *((*CPU, "--max-num-batched-tokens", str(max(CPU_BATCH, self._context()))) if self.on_cpu() else gpu),
         ]  # fmt: skip
 
     def environment(self, replica: int) -> dict[str, str]:
@@ -87,7 +85,7 @@ class Serving:
         """Half of the cores for the policy, the others for the PPM: threads that share one spin and wait."""
         cores = sorted(os.sched_getaffinity(0))
         mine = cores[::2] if self.runner == "generate" else cores[1::2]
-        return ",".join(map(str, mine)) if len(cores) > 1 and self.replicas == 1 else "nobind"
+        return ",".join(map(str, mine)) if len(cores) > 1 and self.replicas * self.tensor_parallel == 1 else "nobind"
 
     def _model(self) -> str:
         """The checkpoint as a server sees it, whose working folder is another."""

@@ -86,7 +86,7 @@ class Node:
             stack.extend(reversed(node.children))
 
 
-TIMES = ("policy_seconds", "sandbox_seconds", "scorer_seconds")  # of an expansion; no part of what a tree is
+TIMES = ("cached_tokens", "policy_seconds", "sandbox_seconds", "scorer_seconds")  # how it went, not what came out
 _LEFT_OUT = ("parent", "kind", "verdict", "checkpoint", "children", *TIMES)
 _STORED = tuple(name for name in Node.__slots__ if name not in _LEFT_OUT)
 

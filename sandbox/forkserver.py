@@ -160,9 +160,10 @@ class ForkServer:
             except PrefixFailed as failed:
                 return failed.report
             codes = [*(step.code for step in again), code]
-            report = await self._execute(
-                origin, codes, key, seconds=self._seconds(again) + self._limits.seconds, plain=plain
-            )
+            seconds = self._seconds(again, patient=last) + self._limits.seconds
+            report = await self._execute(origin, codes, key, seconds=seconds, plain=plain)
+            if report and report["ending"] == "timed_out" and again and not last:
+                continue  # perhaps it was not the step
             if report is None or report["ending"] not in ("parent_gone", "unstarted"):
                 return report
             if report["ending"] == "parent_gone":  # only that interpreter is lost
@@ -193,7 +194,11 @@ class ForkServer:
             return origin, again
         self.forget([checkpoint.key])  # of the wrong root
         codes = [step.code for step in missing]
-        report = await self._execute(origin, codes, checkpoint.key, seconds=self._seconds(missing))
+        for patient in (False, True):
+            seconds = self._seconds(missing, patient=patient)
+            report = await self._execute(origin, codes, checkpoint.key, seconds=seconds)
+            if not report or report["ending"] != "timed_out":
+                break
         if report is None:
             raise SandboxLost("the sandbox server died")
         if report["ending"] == "parent_gone":
@@ -201,15 +206,18 @@ class ForkServer:
             self._roots.discard(origin)
         if report["ending"] in ("parent_gone", "unstarted"):
             raise SandboxLost("an interpreter ended")
-        if report.get("status") != "ok" or not report.get("kept"):
-            raise PrefixFailed(report)
+        if report.get("status") != "ok":
+            raise PrefixFailed({"ending": "unlike_itself"} if report["ending"] == "timed_out" else report)
+        if not report.get("kept"):  # this time it left something open
+            return origin, [*missing, *again]
         self.num_revived += 1
         self._keep(checkpoint.key, warm)
         return checkpoint.key, again
 
-    def _seconds(self, steps: Sequence[Checkpoint]) -> float:
-        """What steps that ran before may take this time."""
-        return sum(min(self._limits.seconds, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
+    def _seconds(self, steps: Sequence[Checkpoint], *, patient: bool) -> float:
+        """What steps that ran before may take this time; where that was too little, what any may take."""
+        limit = self._limits.seconds
+        return sum(limit if patient else min(limit, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
 
     async def _root(self, warm: bool) -> str:
         key = "root-warm" if warm else "root"

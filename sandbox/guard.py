@@ -44,17 +44,17 @@ class Forbidden(BaseException):
 class Guard:
     """Armed while a step's code runs; remembers what was tried even if the code caught the error."""
 
-    def __init__(self, *, wanted: bool = True) -> None:
+    def __init__(self, work: str, *, wanted: bool = True) -> None:
         self._wanted = wanted
         self.armed = False
         self.violation = ""
-        self._home = "\0"  # nowhere yet
+        self._work = f"{os.path.realpath(work)}/"
         sys.addaudithook(self._hook)
         if wanted:
             for name in TIMERS:
-                setattr(signal, name, self.refuse(f"signal.{name}"))
+                setattr(signal, name, self._refuse(f"signal.{name}"))
 
-    def refuse(self, name: str) -> Callable[..., None]:
+    def _refuse(self, name: str) -> Callable[..., None]:
         """A function that stands for one which the kernel refuses, and of which Python tells no hook."""
 
         def refused(*_: object) -> None:
@@ -62,10 +62,6 @@ class Guard:
             raise Forbidden(name)
 
         return refused
-
-    def stand_in(self, folder: str) -> None:
-        """Let steps write below this folder only: those of the steps before belong to siblings too."""
-        self._home = f"{os.path.realpath(folder)}/"
 
     def arm(self) -> None:
         self.violation, self.armed = "", self._wanted
@@ -91,4 +87,4 @@ class Guard:
         if not isinstance(path, str | bytes):
             return True  # an open descriptor was judged when it was opened
         real = os.path.realpath(os.fsdecode(path))
-        return real == os.devnull or f"{real}/".startswith(self._home)
+        return real == os.devnull or f"{real}/".startswith(self._work)

@@ -37,7 +37,8 @@ _getstate, _setstate = random.getstate, random.setstate
 _listdir, _getrusage, _len, _type = os.listdir, resource.getrusage, len, type
 _getrlimit, _setrlimit, _setpgid, _dup2, _close = resource.getrlimit, resource.setrlimit, os.setpgid, os.dup2, os.close
 _open, _chdir, _mkdir, _copytree, _Socket = os.open, os.chdir, os.mkdir, shutil.copytree, socket.socket
-_fstat, _getcwd, _read, _sleep = os.fstat, os.getcwd, os.read, time.sleep
+_fstat, _getcwd, _read, _sleep, _clock = os.fstat, os.getcwd, os.read, time.sleep, time.perf_counter
+_rename, _realpath = os.rename, os.path.realpath
 _send_fds, _recv_fds = socket.send_fds, socket.recv_fds
 _dumps, _loads, _fork, _exit, _signal = json.dumps, json.loads, os.fork, os._exit, signal.signal
 _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtins.eval, ast.parse, builtins.repr
@@ -83,10 +84,11 @@ class Interpreter:
         self._stdout = sys.stdout = sys.__stdout__ = open(  # noqa: SIM115
             1, "w", buffering=1, encoding="utf-8", closefd=False
         )
-        self._home = _getcwd()
+        self._home, self._inside = _getcwd(), ""  # the trajectory's folder, and where in it the steps stand
         self._children = signal.SIG_DFL  # what the steps want done at a child's end
         self._channel: socket.socket
         self._inherited: set[int] = set()
+        self._null = _fstat(0).st_rdev
 
     def serve(self, channel: socket.socket) -> None:
         """Wait for steps for ever; returns never. Each fork comes out of the same loop, so the stack does not grow."""
@@ -137,19 +139,24 @@ class Interpreter:
         send(channel, {"born": True})  # the kernel tells the server who sends it
         return True
 
-    def _move(self, folder: str) -> dict:
-        """Stand in a folder of one's own that holds what the one before held; the reply that says so where it fails."""
+    def _move(self, folder: str, *, forked: bool) -> dict:
+        """Stand in a folder of another name: a fork in a copy of its parent's; the reply that says so where it fails.
+
+        The server gives a kept interpreter's folder a name that no step has known, so the copy is made of where it is.
+        """
         try:
-            here = _getcwd()
-            if _listdir(self._home):
-                _copytree(self._home, folder, symlinks=True)
+            if forked:
+                here = _getcwd()
+                home = here[: _len(here) - _len(self._inside)]
+                if _listdir(home):
+                    _copytree(home, folder, symlinks=True)
+                else:
+                    _mkdir(folder)
+                _chdir(folder + self._inside)
             else:
-                _mkdir(folder)
-            if f"{here}/".startswith(f"{self._home}/"):
-                _chdir(folder + here[_len(self._home) :])
-            self._home = folder
-            self._guard.stand_in(folder)
-            os.environ["TMPDIR"] = folder
+                _rename(self._home, folder)
+            self._home = _realpath(folder)
+            os.environ["TMPDIR"] = os.environ["HOME"] = folder
             if "tempfile" in sys.modules:
                 sys.modules["tempfile"].tempdir = None
         except Exception as exception:
@@ -175,15 +182,27 @@ class Interpreter:
                 _dup2(output, 1)
                 _close(output)
             self._num_steps += 1
-            reply = self._move(folder) or self._step(code, f"<step {self._num_steps}>")
+            start = _clock()
+            reply = self._move(folder, forked=i == 0) or self._step(code, f"<step {self._num_steps}>")
+            reply["seconds"] = _clock() - start
             if reply["status"] != "ok":
                 break
         return reply | {"kept": reply["status"] == "ok" and self._is_private()}
 
     def _is_private(self) -> bool:
-        """Whether forks of this process would share nothing that they can change: no open files, no shared memory."""
-        if self._descriptors() != self._inherited:
+        """Whether forks of this process would share nothing that they can change: no open files, no shared memory.
+
+        Nor may it stand outside its folder, of which they get a copy.
+        """
+        try:
+            if self._descriptors() != self._inherited or {_fstat(0).st_rdev, _fstat(2).st_rdev} != {self._null}:
+                return False
+            here = _getcwd()
+        except OSError:
             return False
+        if not f"{here}/".startswith(f"{self._home}/"):
+            return False
+        self._inside = here[_len(self._home) :]
         maps, data = _open("/proc/self/maps", os.O_RDONLY), b""
         while piece := _read(maps, 1 << 16):
             data += piece

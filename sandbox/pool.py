@@ -154,7 +154,7 @@ class Sandbox(ABC):
                 log.warning(
                     "the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error
                 )
-                if attempt == self.limits.num_retries:
+                if attempt == self.limits.num_retries or server.closed:
                     raise
                 await asyncio.sleep(RETRY_SECONDS * 2**attempt)
         raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox.folders import exceeds, fresh_name, remove
@@ -51,7 +51,8 @@ class Process:
         return self.born is None or (self.born != b"" and born(self.pid) == self.born)
 
     def kill(self) -> None:
-        for kill in (os.killpg, os.kill) if self.is_there() else ():
+        known = self.born is None or born(self.pid) in (b"", self.born)  # a dead leader's group keeps its number
+        for kill in (os.killpg, os.kill) if known else ():
             with suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
         self.channel.close()
@@ -70,6 +71,7 @@ class Inbox:
         channel.setblocking(False)
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.pid = 0  # of the first sender, by the kernel's word
+        self.born = b""  # when it was
         self._channel = channel
         self._max_bytes = max_bytes
         self._buffer = bytearray()
@@ -146,7 +148,7 @@ class Server:
                 process.kill()
 
     def run(self, request: dict) -> dict:
-        """Fork `parent`, run `codes` in the fork and keep it as `id` if all of them ran."""
+        """Fork `parent`, run `codes` in the fork and keep it as `id` if all ran and its forks would share nothing."""
         report = self._run(request)
         swept = self._sweep()
         return report | {"worn": not swept or self._is_worn()}
@@ -179,28 +181,33 @@ class Server:
             report = self._watch(ours, inbox, reader, request, token)
         finally:
             os.close(reader)
-            for passed in folders[:-1]:
-                remove(str(passed), str(self._work))
         if report["ending"] in ("parent_gone", "unstarted"):
             ours.close()
             if inbox.pid and inbox.pid != parent.pid:
-                process_of(inbox.pid, ours, folder, self._isolation).kill()
+                self._process(inbox, ours, folder).kill()
             remove(str(folder), str(self._work))
             if report["ending"] == "parent_gone":
                 self.drop([request["parent"]])
             return report
-        process = process_of(inbox.pid, ours, folder, self._isolation)
+        process = self._process(inbox, ours, folder)
         if report.get("status") == "ok" and exceeds(
             str(folder), max_bytes=self._limits["file_bytes"], max_entries=MAX_ENTRIES
         ):
             report = {"ending": "folder_overflow", "output": report["output"], "seconds": report["seconds"]}
         if report.get("kept"):
-            self._processes[request["id"]] = process
             self._rest(process)
+            unknown = self._work / fresh_name()
+            folder.rename(unknown)  # what the step learnt of its folder's name is of no use to its siblings
+            self._processes[request["id"]] = replace(process, folder=unknown)
         else:
             process.kill()
+            for passed in folders[:-1]:
+                remove(str(passed), str(self._work))
         self._rest(parent)
         return report
+
+    def _process(self, inbox: Inbox, channel: socket.socket, folder: Path) -> Process:
+        return Process(inbox.pid, channel, folder, inbox.born if tells_births(self._isolation) else None)
 
     def _rouse(self, process: Process) -> None:
         if self._isolation["processes"]:
@@ -216,10 +223,10 @@ class Server:
 
     def _watch(self, channel: socket.socket, inbox: Inbox, reader: int, request: dict, token: str) -> dict:
         """Follow one step to its end; return the report, which holds nothing unchecked that came from the step."""
-        born = inbox.wait(time.monotonic() + GRACE_SECONDS)
-        if born != b'{"born": true}' or not inbox.pid:
-            return {"ending": "unstarted" if born and born.startswith(b'{"unstarted"') else "parent_gone"}
-        start = time.monotonic()
+        said = inbox.wait(time.monotonic() + GRACE_SECONDS)
+        if said != b'{"born": true}' or not inbox.pid:
+            return {"ending": "unstarted" if said and said.startswith(b'{"unstarted"') else "parent_gone"}
+        start, inbox.born = time.monotonic(), born(inbox.pid)
         os.set_blocking(reader, False)
         max_bytes = self._limits["output_bytes"]  # only the last code prints
         ending, output, frame = self._collect(channel, inbox, reader, start + request["seconds"], max_bytes)
@@ -230,7 +237,10 @@ class Server:
             reply = checked_reply(frame, token, max_echo_chars=self._limits["output_bytes"] + 1)
             ending = "finished" if reply else "forged"
         text = bytes(output[:max_bytes]).decode("utf-8", errors="replace")
-        return {**reply, "ending": ending, "output": text, "seconds": time.monotonic() - start}
+        seconds = time.monotonic() - start
+        if len(request["codes"]) > 1:  # the last one's own, as far as it says so
+            seconds = min(seconds, reply.get("seconds", seconds))
+        return {**reply, "ending": ending, "output": text, "seconds": seconds}
 
     @staticmethod
     def _collect(
@@ -294,6 +304,8 @@ def checked_reply(frame: bytes, token: str, *, max_echo_chars: int) -> dict:
         "status": status, "error": _encodable(error[:MAX_ERROR_CHARS]), "echo": _encodable(echo[:max_echo_chars]),
         "memory_bytes": min(max(memory, 0), 2**62), "kept": status == "ok" and reply.get("kept") is True,
     }  # fmt: skip
+    if type(seconds := reply.get("seconds")) is float and seconds >= 0:
+        checked["seconds"] = seconds
     variables = reply.get("variables")
     if type(variables) is dict and _is_shallow(variables):
         checked["variables"] = variables
@@ -318,10 +330,9 @@ def _bury() -> None:
             pass
 
 
-def process_of(pid: int, channel: socket.socket, folder: Path, isolation: dict[str, bool]) -> Process:
-    """A process that was just forked; its birth is known where /proc tells of this server's own processes."""
-    known = isolation["own_proc"] or not isolation["processes"]
-    return Process(pid, channel, folder, born(pid) if known else None)
+def tells_births(isolation: dict[str, bool]) -> bool:
+    """Whether /proc tells of this server's own processes."""
+    return isolation["own_proc"] or not isolation["processes"]
 
 
 def born(pid: int) -> bytes:
@@ -380,7 +391,7 @@ def fork_roots(work: Path, limits: dict, isolation: dict[str, bool]) -> dict[str
         if pid == 0:
             _become_root(theirs, folder, limits)
         theirs.close()
-        roots[name] = process_of(pid, ours, folder, isolation)
+        roots[name] = Process(pid, ours, folder, born(pid) if tells_births(isolation) else None)
     return roots
 
 
@@ -405,7 +416,9 @@ def _become_root(channel: socket.socket, folder: Path, limits: dict) -> None:
     random.seed(0)  # so that a run is the same run tomorrow
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
-    guard = Guard(wanted=limits["guarded"])
+    if "sympy" in sys.modules:
+        sys.modules["sympy"].core.random.seed(0)
+    guard = Guard(str(folder.parent), wanted=limits["guarded"])
     interpreter = Interpreter(guard, max_echo_chars=limits["output_bytes"] + 1)
     limit_resources(
         memory_bytes=limits["memory_bytes"],

@@ -186,14 +186,18 @@ def test_a_stopped_run_is_left_with_the_command_that_resumes_it(tmp_path: Path, 
                  "--set", "problems.train.gsm=400", "--set", "run.shards=8"]  # fmt: skip
     command = [sys.executable, "-m", "flows.cli", "evolve", "smoke", "--out", str(root), *overrides]
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
-    )
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy(),
+        start_new_session=True,
+    )  # fmt: skip
     for _ in range(600):
         if Run(root).shards(1) or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(how)
-    _, said = process.communicate(timeout=120)
+    if how == signal.SIGINT:  # as a terminal does it: to every process of the group
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert f"rstar evolve smoke --out {root}" in said and "Traceback" not in said
     assert Run(root).shards(1) and not list(root.rglob("*.tmp"))

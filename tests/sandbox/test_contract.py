@@ -205,6 +205,8 @@ OPEN = [
     ("f = open('log', 'w+')", "f.write('mine'); f.flush()", "f.seek(0); print(repr(f.read()))", "''"),
     ("f = open('log', 'w+'); f.write('begun')", "f.flush()", "f.flush(); f.seek(0); print(f.read())", "begun"),
     ("import mmap; m = mmap.mmap(-1, 4)", "m[:4] = b'mine'", "print(m[:4])", r"b'\x00\x00\x00\x00'"),
+    ("f = os.open('log', os.O_RDWR | os.O_CREAT); os.dup2(f, 2); os.close(f)", "os.write(2, b'mine')",
+     "os.lseek(2, 0, 0); print(os.read(2, 9))", "b''"),
     ("r, w = os.pipe(); os.set_blocking(r, False)", "os.write(w, b'mine')", "os.write(w, b'x'); print(os.read(r, 9))",
      "b'x'"),
 ]  # fmt: skip
@@ -227,10 +229,16 @@ async def test_what_a_prefix_prints_is_not_printed_again(sandbox: Sandbox) -> No
     assert (await sandbox.run(parent, "print('twice')")).output == "twice"
 
 
-async def test_a_folder_of_the_steps_before_is_not_written_to(sandbox: Sandbox) -> None:
+ELSEWHERE = [
+    "open(home + '/d', 'w').write('second')",
+    "f = os.open(home, os.O_RDONLY); g = os.open('d', os.O_WRONLY, dir_fd=f); os.write(g, b'second')",
+]
+
+
+@pytest.mark.parametrize("code", ELSEWHERE)
+async def test_a_folder_of_the_steps_before_is_out_of_reach(sandbox: Sandbox, code: str) -> None:
     parent = await state(sandbox, f"{FORK}\nhome = os.getcwd(); open('d', 'w').write('first')")
-    vandal = await sandbox.run(parent, "open(home + '/d', 'w').write('second')")
-    assert vandal.verdict is Verdict.FORBIDDEN
+    assert (await sandbox.run(parent, code)).error.startswith("FileNotFoundError")
     assert (await sandbox.run(parent, "print(open('d').read(), os.listdir())")).output == "first ['d']"
 
 
@@ -260,6 +268,32 @@ async def test_a_state_that_is_made_again_is_the_same(make: Make, first: str, se
             assert execution.verdict is Verdict.OK, execution
             found.append(execution.output)
     assert found[0] == found[1]
+
+
+async def test_a_state_that_cannot_be_kept_this_time_is_run_again_with_its_step(make: Make) -> None:
+    async with make(replace(LIMITS, num_checkpoints=2)) as sandbox:
+        later = time.time() + 1.0
+        parent = await state(sandbox, f"import os, time\nf = open('x', 'w') if time.time() > {later} else None")
+        for _ in range(6):
+            await sandbox.run(None, FORK)
+        await asyncio.sleep(1.1)
+        assert (await sandbox.run(parent, "this is ( not python")).verdict is Verdict.EXCEPTION
+        assert (await sandbox.run(parent, "print(f.name)")).output == "x"
+
+
+async def test_the_time_of_a_step_is_its_own(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, "import time\nf = open('x', 'w')\ntime.sleep(0.3)", "y = 1")
+    assert (await sandbox.run(parent, "print(y)")).seconds < 0.2
+
+
+async def test_a_temporary_folder_of_the_steps_before_may_be_given_up(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, "import tempfile\nt = tempfile.TemporaryDirectory()")
+    assert (await sandbox.run(parent, "t.cleanup()")).verdict is Verdict.OK
+
+
+async def test_a_step_may_leave_a_folder_that_is_gone(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, "import os, tempfile\nwith tempfile.TemporaryDirectory() as d: os.chdir(d)")
+    assert (await sandbox.run(parent, "print(1)")).output == "1"
 
 
 async def test_threads_that_were_joined_are_gone(sandbox: Sandbox) -> None:
