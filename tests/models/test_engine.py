@@ -67,7 +67,7 @@ async def test_greedy_is_the_models_own_likeliest_continuation(small_policy: Pat
             ids.append(int(logprobs.argmax()))
             total += float(logprobs.max())
     assert proposal.text == tokenizer.decode(ids[start:])
-    assert proposal.logprob == pytest.approx(total, abs=1e-3)
+    assert proposal.logprob == pytest.approx(total, abs=6e-3)
     assert proposal.prompt_tokens == start
 
 

@@ -164,7 +164,7 @@ async def test_greedy_steps_of_vllm_are_those_of_transformers(logs: Path) -> Non
     assert [(one.text, one.num_tokens, one.prompt_tokens) for one in theirs] == [
         (one.text, one.num_tokens, one.prompt_tokens) for one in ours
     ]
-    assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=1e-3)
+    assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=6e-3)
 
 
 @needs_base
