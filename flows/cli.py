@@ -211,6 +211,7 @@ def find_run(run: str | None) -> str:
             raise UserError(f"run {run}: no such folder; runs lie in {RUNS}/ unless --out said otherwise")
         return run
     runs = sorted(RUNS.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
+    runs = [path for path in runs if any(path.parent.glob("problems/*.parquet"))] or runs  # one that could not begin
     if not runs:
         raise UserError(f"no run in {RUNS}/: start one with `rstar demo`, or name one with --run")
     return str(runs[-1].parent)

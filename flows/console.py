@@ -72,3 +72,14 @@ def cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def announce_sandbox(provider: str, say: Console) -> None:
+    """Say where steps run where that is no container; why, without the advice for those who asked for Docker."""
+    from sandbox.providers import choose
+
+    chosen, reason = choose(provider)
+    if chosen == "local":
+        reason = reason.removeprefix("sandbox: ").partition("; start one")[0]
+        because = f" ({reason}; see: rstar doctor)" if reason else " (see: rstar doctor)"
+        say.print(f"steps run in the local sandbox, which does not stop an attacker{because}", markup=False)

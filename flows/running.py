@@ -11,13 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from flows import plans
-from flows.console import console, watching
+from flows.console import announce_sandbox, console, watching
 from flows.doctor import prefect_server
 from flows.evolution import evolution
 from flows.recipe import Recipe
 from report.tables import final_tables
 from rstar.protocols import UserError
-from sandbox.providers import choose
 
 NUM_TABLES = 6  # the report has the others
 
@@ -29,11 +28,9 @@ def evolve_here(recipe: Recipe, root: str) -> None:
         raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
     plans.base_model(recipe)  # what is missing is better told before the search than after it
     shield_server()
-    provider, reason = choose(recipe.sandbox.provider)
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
-    if provider == "local":
-        console.print(f"steps run in the local sandbox, which does not stop an attacker{because(reason)}", markup=False)
+    announce_sandbox(recipe.sandbox.provider, console)
     with watching(len(recipe.rounds)):
         report = asyncio.run(evolution(recipe, place))
     for table in final_tables(place)[:NUM_TABLES]:
@@ -50,9 +47,3 @@ def shield_server() -> None:
 
     started = partial(subprocess.Popen, start_new_session=True)
     server.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": started})  # type: ignore[attr-defined]
-
-
-def because(reason: str) -> str:
-    """The reason without its advice, which is for those who asked for Docker."""
-    reason = reason.removeprefix("sandbox: ").partition("; start one")[0]
-    return f" ({reason}; see: rstar doctor)" if reason else " (see: rstar doctor)"

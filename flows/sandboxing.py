@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from flows.console import console, errors, print_rows
+from flows.console import announce_sandbox, console, errors, print_rows
 from rstar.protocols import UserError, Verdict
 from sandbox.limits import Limits
 from sandbox.providers import PROVIDERS, open_sandbox
@@ -39,6 +39,7 @@ def run(file: Path, provider: Provider = "auto", seconds: Annotated[float, typer
     code = _text(file)
 
     async def once() -> list[dict[str, object]]:
+        announce_sandbox(provider, errors)
         async with open_sandbox(provider, limits=Limits(seconds=seconds), workers=1) as sandbox:
             told = await sandbox.run(None, code)
             return [{"verdict": told.verdict.value, "seconds": told.seconds, "memory MB": told.memory_bytes / 2**20,

@@ -19,7 +19,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from flows import plans
-from flows.console import console, print_rows, watching
+from flows.console import announce_sandbox, console, errors, print_rows, watching
 from flows.importing import name_bad_rows
 from flows.recipe import Recipe
 from flows.thoughts import cost, summary, terminal
@@ -92,13 +92,21 @@ async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, 
             yield session
 
 
+def announced_pair(root: str) -> tuple[Recipe, Models]:
+    """The pair that answers, having said which it is and where its steps run."""
+    recipe, models = plans.thinking_pair(root)
+    errors.print(f"{root}, round {plans.last_round(recipe, root)} of {len(recipe.rounds)}", style="dim", markup=False)
+    announce_sandbox(recipe.sandbox.provider, errors)
+    return recipe, models
+
+
 def solve_question(question: str, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
     """Print the best line of thought and what it took; False where Ctrl-C came before there was one."""
     if not question.strip():
         raise UserError("solve: the question is empty")
     check_writable(out)
     problem = Problem(problem_id(question), question.strip(), "")
-    recipe, models = plans.thinking_pair(root)
+    recipe, models = announced_pair(root)
 
     async def once() -> Solution:
         async with opened_session(recipe, models, budget, seed) as session:
@@ -151,7 +159,7 @@ def show(solution: Solution) -> None:
 def solve_file(file: Path, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
     """Print a table, a row a problem, and write it; Ctrl-C as in `solve_question`."""
     check_writable(out)
-    recipe, models = plans.thinking_pair(root)
+    recipe, models = announced_pair(root)
     imported = import_problems(file, needs_answer=False)
     name_bad_rows(imported)
     rows: dict[str, Row] = {}
