@@ -95,7 +95,7 @@ async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, 
 def announced_pair(root: str) -> tuple[Recipe, Models]:
     """The pair that answers, having said which it is and where its steps run."""
     recipe, models = plans.thinking_pair(root)
-    errors.print(f"{root}, round {plans.last_round(recipe, root)} of {len(recipe.rounds)}", style="dim", markup=False)
+    errors.print(f"policy {models.policy}, PPM {models.ppm}", style="dim", markup=False)
     announce_sandbox(recipe.sandbox.provider, errors)
     return recipe, models
 
