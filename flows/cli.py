@@ -79,7 +79,10 @@ def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # Prefect's own, which the flow installs, ends the run
     try:
         evolve_here(checked, root)
-    except (KeyboardInterrupt, TerminationSignal):
+    except BaseException as error:
+        stops = (KeyboardInterrupt, TerminationSignal)  # in a group where the signal struck among several tasks
+        if not isinstance(error, stops) and not (isinstance(error, BaseExceptionGroup) and error.subgroup(stops)):
+            raise
         errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}", markup=False)
         raise typer.Exit(130) from None
 
