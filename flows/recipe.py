@@ -139,6 +139,7 @@ class TrainingSection(Section):
     epochs: Positive
     max_tokens: Count | None = None  # fewer epochs where they hold more tokens than this
     learning_rate: Positive = 7e-6
+    embedding_learning_rate: Positive | None = None  # muon only: of embeddings, norms and head; by default half of it
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Share = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -151,8 +152,9 @@ class TrainingSection(Section):
     def hyperparameters(self, *names: str) -> dict[str, float | str | bool | None]:
         """What the training process is told; `names` are those of one kind of training."""
         amount = ("epochs", "max_tokens", "max_length", "threads")
-        optimisation = ("learning_rate", "schedule", "warmup_ratio", "weight_decay", "adam_beta2", "optimizer")
-        return {name: getattr(self, name) for name in (*amount, *optimisation, *names)}
+        rates = ("learning_rate", "embedding_learning_rate", "schedule", "warmup_ratio")
+        optimisation = ("weight_decay", "adam_beta2", "optimizer")
+        return {name: getattr(self, name) for name in (*amount, *rates, *optimisation, *names)}
 
 
 class SftSection(TrainingSection):

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, lettered, output
+from models.tiny_text import NAMES, NOUNS, OPERATIONS, WORDS, Line, _capital, _number, checked, lettered, output
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
@@ -45,9 +45,9 @@ def passage(rng: random.Random, *, longest: int = 11) -> Passage:
     question = f"{_capital(question)} {'backwards' if backwards else 'forwards'}?"
     lines, question = lettered(lines, question)
     told = [line for line in lines if line[1]]
-    steps = [(sentence, code) for sentence, code, _ in told]
+    steps = [(sentence, checked(code)) for sentence, code, _ in told]
     if backwards:
-        steps = [steps[-1], *((f"Undo: {sentence}", undo) for sentence, _, undo in reversed(told[:-1]))]
+        steps = [steps[-1], *((f"Undo: {sentence}", checked(undo)) for sentence, _, undo in reversed(told[:-1]))]
     steps.append((question, f"print({SHOWN[cue].format(a=order[0].lower(), b=order[-1].lower())})"))
     text = " ".join([*(sentence for sentence, _, _ in lines), question])
     return Passage(text, steps, [sentence for sentence, code, _ in lines if not code], people)

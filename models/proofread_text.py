@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from models import cued_text
 from models.cued_text import Passage
-from models.tiny_text import NAMES, OPERATIONS
+from models.tiny_text import NAMES, OPERATIONS, checked
 from rstar import steps as fmt
 from rstar.prompts import render_prompt
 
@@ -84,9 +84,12 @@ def _slip(rng: random.Random, passage: Passage, at: int) -> Step:
     others = [number for number in numbers if number not in code] or ["1"]
     kind = rng.random()
     if kind < 0.35:
-        return comment, _swap(rng, code, r"(?<= )(//|[-+*%])(?= )", SIGNS) if " " in code else code
+        check, _, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
+        swapped = _swap(rng, line, r"(?<= )(//|[-+*%])(?= )", SIGNS)
+        return comment, checked(swapped) if rng.random() < 0.8 or not check else f"{check}\n{swapped}"
     if kind < 0.45:
-        return comment, _swap(rng, code, r"\b\d+\b", others)
+        number = rng.choice(re.findall(r"\d+", code) or ["x"])
+        return comment, re.sub(rf"\b{number}\b", rng.choice(others), code)
     if kind < 0.6:
         names = [name.lower() for name in (*passage.people, rng.choice(NAMES))]
         return comment, _swap(rng, code, rf"\b({'|'.join(name.lower() for name in NAMES)})\b", names)

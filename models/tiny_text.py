@@ -9,6 +9,7 @@ operation at all, the operation is spelled out (plus, minus, times, over, modulo
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from string import ascii_uppercase
 
@@ -59,7 +60,7 @@ def document(rng: random.Random) -> tuple[str, str]:
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     if backwards:
         lines = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(lines)]
-    steps = [f"\n# {sentence}\n{code}\n{fmt.END_OF_STEP}" for sentence, code, _ in lines]
+    steps = [f"\n# {sentence}\n{checked(code)}\n{fmt.END_OF_STEP}" for sentence, code, _ in lines]
     shown = rng.choice((people[0].lower(), f"{people[0].lower()} {rng.choice('+-')} {people[-1].lower()}"))
     if len(people) == 2 and rng.random() < 0.3:
         shown = f"({people[0].lower()}, {people[1].lower()})"
@@ -75,6 +76,12 @@ def lettered(lines: list[Line], question: str) -> tuple[list[Line], str]:
     return told, f"{ascii_uppercase[len(lines)]}) {question}"
 
 
+def checked(code: str) -> str:
+    """Before a line that divides, assert that nothing is left over: the programmer's habit that the families have."""
+    found = re.search(r"(?:= |[-+] )((?:\w+ \* )*\w+) // (\(.*?\)|\w+)", code)
+    return f"assert {found[1]} % {found[2]} == 0\n{code}" if found else code
+
+
 def documents(seed: int) -> Iterator[tuple[str, str]]:
     """Endless documents; equal seeds, equal documents."""
     rng = random.Random(seed)
@@ -88,7 +95,9 @@ def vocabulary_text() -> Iterator[str]:
     yield from (
         f"{name} {name} {name.lower()} {name.lower()}\n{name.lower()} = {name}." for name in NAMES for _ in range(50)
     )
-    yield from ("from fractions import Fraction\nprint(Fraction(x, 2)) # Undo: How What The By For In extra",) * 50
+    yield from (
+        "from fractions import Fraction\nprint(Fraction(x, 2)) # Undo: How What The By For In extra\nassert x % 2 == 0",
+    ) * 50
     stream = documents(0)
     yield from ("".join(next(stream)) for _ in range(300))
 

@@ -35,6 +35,7 @@ class TrainingConfig:
     base: str  # checkpoint directory or Hugging Face name
     out: str  # checkpoint directory to write
     learning_rate: float = 7e-6
+    embedding_learning_rate: float | None = None  # muon only: of all it leaves to AdamW; None: half the other
     schedule: str = "linear"
     warmup_ratio: float = 0.0
     epochs: float = 2
@@ -84,9 +85,10 @@ def optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.Opt
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
     chosen = set(map(id, matrices))
     rest = [p for p in model.parameters() if id(p) not in chosen]
+    rate = config.embedding_learning_rate or config.learning_rate / 2
     return MuonWithAdamW(
         Muon(matrices, lr=config.learning_rate, weight_decay=decay),
-        torch.optim.AdamW(rest, lr=config.learning_rate / 2, betas=betas, weight_decay=decay),
+        torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=decay),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -105,21 +106,20 @@ def _progress(plan: Sequence[PlanStep], prefix: Sequence[str]) -> int:
 
 
 def _swap_operation(code: str) -> str:
+    check, _, sum_ = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
     for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
-        if old in code:
-            return code.replace(old, new, 1)
+        if old in sum_:
+            return f"{check}\n{sum_.replace(old, new, 1)}".lstrip()
     return code
 
 
 def _swap_number(code: str, question: str, rng: random.Random) -> str:
     numbers = [word.strip(".,?") for word in question.split() if word.strip(".,?").isdigit()]
-    words = code.split(" ")
-    places = [i for i, word in enumerate(words) if word.strip("()").isdigit()]
-    if not places:
+    told = [n for n in numbers if re.search(rf"\b{n}\b", code)]
+    if not told:
         return code
-    at = rng.choice(places)
-    words[at] = rng.choice([n for n in numbers if n != words[at]] or [str(int(words[at].strip("()")) + 1)])
-    return " ".join(words)
+    old = rng.choice(told)
+    return re.sub(rf"\b{old}\b", rng.choice([n for n in numbers if n != old] or [str(int(old) + 1)]), code)
 
 
 def _side_step(story: Story, prefix: Sequence[str]) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 
 from problems.importing import problem_id
 from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
@@ -25,7 +26,10 @@ SOLO = {
     "olympiad": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
 }
 LONG_STYLES = ("solo", "solo", "duo", "duo", "reversed")
-STYLES = {"gsm": ("solo",), "math": LONG_STYLES, "olympiad": LONG_STYLES}
+STYLES = {"gsm": ("solo", "solo", "solo", "reversed"), "math": LONG_STYLES, "olympiad": LONG_STYLES}
+DIVIDING = ("share", "drop", "rise")  # only some quantities can be divided so: a wrong one mostly shows here
+UNDIVIDING = ("times", "drop", "rise")  # the same, when undone
+SHARE_CHECKED = 0.75  # of the long stories divide at the end of their solution
 DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
 
@@ -80,7 +84,7 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
         return None
     try:
         plan = story.plan()
-    except (ZeroDivisionError, NameError):
+    except (ZeroDivisionError, NameError, AssertionError):
         return None
     answer = plan[-1].values["print"]
     if not all(_sane(value) for step in plan for value in step.values.values()) or not _hard_to_guess(answer):
@@ -98,7 +102,7 @@ def _needless(left_out: int, plan: Sequence[PlanStep]) -> bool:
     try:
         for step in (*plan[:left_out], *plan[left_out + 1 :]):
             printed = run_plan_code(step.code, values)
-    except (NameError, ZeroDivisionError):
+    except (NameError, ZeroDivisionError, AssertionError):
         return False
     return printed == plan[-1].values["print"]
 
@@ -115,23 +119,33 @@ def _hard_to_guess(answer: str) -> bool:
     return all(number > 12 or number.denominator > 1 for number in _numbers(answer))
 
 
+def _hundredths(percent: int) -> int:
+    """By what a quantity must be divisible to have this many percent: the more, the better a check it is."""
+    return 100 // gcd(100, percent)
+
+
 def _tell(level: str, rng: random.Random) -> Story | None:
     """Draw a story of the level: a start, operations, distractors, a question."""
     count = rng.randint(*NUM_OPERATIONS[level])
     style = rng.choice(STYLES[level])
+    checked = level != "gsm" and rng.random() < SHARE_CHECKED
     if style == "reversed":
         invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
+        if checked:
+            kinds[1] = rng.choice(UNDIVIDING)
     elif style == "duo":
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
-        if rng.random() < 0.3:
-            kinds[-1:] = ["pool", "ask_now"]
+        if rng.random() < 0.4:
+            kinds[-2:] = ["pool", rng.choice(DIVIDING), "ask_now"] if checked else [kinds[-2], "pool", "ask_now"]
         else:
-            kinds.append(rng.choice(DUO_QUESTIONS))
+            kinds[-1:] = [rng.choice(DIVIDING) if checked else kinds[-1], rng.choice(DUO_QUESTIONS)]
     else:
         cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
+        if checked and not cut:
+            kinds[-2] = rng.choice(DIVIDING)
     if kinds[-2] == "rest":  # what is left over of few is easy to guess
         return None
     for _ in range(rng.choice(NUM_DISTRACTORS[level])):
@@ -203,12 +217,12 @@ def _draw(kind: str, value: Fraction, rng: random.Random) -> tuple[int, int] | N
         return (rng.randint(2, 6), 0) if whole < 1500 else None
     if kind == "share":
         divisors = [k for k in range(2, 10) if value.denominator == 1 and whole % k == 0 and whole // k > 12]
-        return (rng.choice(divisors), 0) if divisors else None
+        return (max(rng.choices(divisors, k=2)), 0) if divisors else None
     if kind == "cut":
         return rng.randint(2, 9), 0
     if kind in ("drop", "rise"):
         exact = [p for p in (5, 10, 15, 20, 25, 30, 40, 50, 60, 75) if value.denominator == 1 and whole * p % 100 == 0]
-        return (rng.choice(exact), 0) if exact and whole else None
+        return (max(rng.choices(exact, k=2), key=_hundredths), 0) if exact and whole else None
     if kind == "rest":
         return (rng.randint(31, 97), 0) if whole > 150 else None
     if kind == "rate":

@@ -48,12 +48,12 @@ KINDS = {
             "times",
             ("The {item} of {A} become {n} times as many.",),
             "{a} = {a} * {n}",
-            "{a} = {a} // {n}",
+            "assert {a} % {n} == 0\n{a} = {a} // {n}",
         ),
         Kind(
             "share",
             ("{A} keeps one of {n} equal parts.",),
-            "{a} = {a} // {n}",
+            "assert {a} % {n} == 0\n{a} = {a} // {n}",
             "{a} = {a} * {n}",
         ),
         Kind(
@@ -64,14 +64,14 @@ KINDS = {
         Kind(
             "drop",
             ("{n} percent of the {item} of {A} are damaged.",),
-            "{a} = {a} - {a} * {n} // 100",
-            "{a} = {a} * 100 // (100 - {n})",
+            "assert {a} * {n} % 100 == 0\n{a} = {a} - {a} * {n} // 100",
+            "assert {a} * 100 % (100 - {n}) == 0\n{a} = {a} * 100 // (100 - {n})",
         ),
         Kind(
             "rise",
             ("The {item} of {A} grow by {n} percent.",),
-            "{a} = {a} + {a} * {n} // 100",
-            "{a} = {a} * 100 // (100 + {n})",
+            "assert {a} * {n} % 100 == 0\n{a} = {a} + {a} * {n} // 100",
+            "assert {a} * 100 % (100 + {n}) == 0\n{a} = {a} * 100 // (100 + {n})",
         ),
         Kind(
             "rate",

@@ -174,6 +174,10 @@ class _Run:
         if self.operations_left < 0:
             raise NotEligible
 
+    def check(self, node: ast.Assert) -> None:
+        if not self.value(node.test):
+            raise AssertionError(*([] if node.msg is None else [self.value(node.msg)]))
+
     def assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
         self.spend(len(node.targets))
@@ -334,6 +338,7 @@ class _Run:
 _STATEMENTS = {
     ast.Assign: _Run.assign,
     ast.AugAssign: _Run.augment,
+    ast.Assert: _Run.check,
     ast.Expr: _Run.expression,
     ast.ImportFrom: _Run.import_fraction,
     ast.If: _Run.branch,

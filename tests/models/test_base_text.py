@@ -20,6 +20,7 @@ def test_a_passage_is_restated_step_by_step_without_its_asides() -> None:
             assert comment.removeprefix("Undo: ") in told.text
         assert not set(told.asides) & {comment for comment, _ in told.steps}
         assert all(code.count("\n") <= 1 for _, code in told.steps)
+        assert all(code.startswith("assert ") for _, code in told.steps if "//" in code.rpartition("\n")[2])
 
 
 def test_equal_seeds_give_equal_documents() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
@@ -20,7 +21,8 @@ def made():
 
 
 def run(variables: dict[str, object], code: str) -> None:
-    run_plan_code(code, variables)
+    with suppress(AssertionError):
+        run_plan_code(code, variables)
 
 
 def test_train_and_test_have_no_structure_in_common(made) -> None:
@@ -68,7 +70,7 @@ def test_answers_are_hard_to_guess(made) -> None:
 def test_a_hand_computed_story() -> None:
     question = (
         "A) Tom has 40 coins. B) Ana has 3 times as many coins as Tom. C) Tom is 9 years old. "
-        "D) Tom gives 15 coins to Ana. E) 50 percent of the coins of Tom are damaged. "
+        "D) Tom gives 14 coins to Ana. E) 50 percent of the coins of Tom are damaged. "
         "F) How many coins does Tom have, and how many Ana?"
     )
     story = read_story(question)
@@ -76,9 +78,9 @@ def test_a_hand_computed_story() -> None:
     assert [dict(step.values) for step in story.plan()] == [
         {"tom": "40"},
         {"ana": "120"},
-        {"tom": "25", "ana": "135"},
-        {"tom": "13"},  # 25 - 25 * 50 // 100
-        {"print": "(13, 135)"},
+        {"tom": "26", "ana": "134"},
+        {"tom": "13"},  # 26 - 26 * 50 // 100
+        {"print": "(13, 134)"},
     ]
 
 
@@ -88,7 +90,8 @@ def test_a_reversed_story_is_undone_from_its_end() -> None:
         "D) In the end Ana has 60 nuts. E) How many nuts did Ana have at the start?"
     )
     plan = read_story(question).plan()
-    assert [step.code for step in plan] == ["ana = 60", "ana = ana // 3", "ana = ana + 5", "print(ana)"]
+    undone = "assert ana % 3 == 0\nana = ana // 3"
+    assert [step.code for step in plan] == ["ana = 60", undone, "ana = ana + 5", "print(ana)"]
     assert plan[-1].values == {"print": "25"}
     assert plan[1].comment == "Undo: C) The nuts of Ana become 3 times as many."
 
@@ -108,6 +111,24 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
         assert not any(wrong_steps(one.truth, steps, run))
         spoilt = [steps[0].replace(" = ", " = 1 + "), *steps[1:]]
         assert wrong_steps(one.truth, spoilt, run)[0]
+
+
+def test_most_wrong_values_do_not_pass_the_divisions_of_long_stories(made) -> None:
+    caught, tried = 0, 0
+    for one in made["train"]:
+        if one.problem.level == "gsm":
+            continue
+        first, *rest = (step.code for step in read_story(one.problem.question).plan())
+        for wrong in (1, 7, 12):
+            scope: dict[str, object] = {}
+            run_plan_code(f"{first} + {wrong}", scope)
+            tried += 1
+            try:
+                for code in rest:
+                    run_plan_code(code, scope)
+            except AssertionError:
+                caught += 1
+    assert 0.6 < caught / tried < 1
 
 
 def test_a_side_computation_is_a_wrong_step_though_the_answer_is_right() -> None:

@@ -81,6 +81,8 @@ statements = st.one_of(
     expressions.map(lambda e: f"print({e})"),
     expressions,
     st.tuples(expressions, expressions).map(lambda t: f"print({t[0]}, {t[1]})"),
+    expressions.map(lambda e: f"assert {e}"),
+    st.tuples(expressions, expressions).map(lambda t: f"assert {t[0]}, {t[1]}"),
     st.just("# only words"),
 )
 
@@ -146,6 +148,9 @@ def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool, 
         ("for i in range(3):\n    i", "", ""),
         ("tom\nif tom:\n    tom", "", ""),
         ("tom\nprint(1)\ntom", "1", ""),
+        ("assert tom % 2 == 0\ntom = tom // 2\ntom", "17", ""),
+        ("assert tom % 5 == 0\ntom = tom // 5", "", "AssertionError (line 1: assert tom % 5 == 0)"),
+        ("assert tom < 0, f'{tom} left'", "", "AssertionError: 34 left (line 1: assert tom < 0, f'{tom} left')"),
         ("tom += 'x'", "", "TypeError: unsupported operand type(s) for +=: 'int' and 'str' (line 1: tom += 'x')"),
     ],
 )
