@@ -35,7 +35,7 @@ app = typer.Typer(help="rStar: a small policy and a process preference model tea
 
 RUNS = Path("runs")
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe, e.g. rounds.1.num_rollouts=4")
+    list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe; rounds count from 1: rounds.1.num_rollouts=4")
 ]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
 OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder; the newest under runs/ by default.")]
@@ -185,7 +185,11 @@ def report(run: Annotated[str | None, typer.Argument(help="The run's folder.")] 
 def sql(
     query: Annotated[str, typer.Argument(help="SQL, or the name of a shipped question.")], run: OfRun = None
 ) -> None:
-    """Ask a run's tables: problems, nodes, trajectories, sft, pairs, evaluations, rounds."""
+    """Ask a run's tables: problems, nodes, trajectories, sft, pairs, evaluations, rounds.
+
+    Shipped questions: accuracy, buckets, cost, coverage, example_trees, pass_at_1, ppm_pairs, search_counts,
+    searchers, tokens, unsolved, waits, wrong_steps.
+    """
     from store import catalog, queries
 
     statement = queries.text(query) if query in queries.names() else query

@@ -109,7 +109,7 @@ def systems(ask: Ask) -> Section:
 
 METRICS = {
     "pass@1": "policy",
-    "majority": "majority",
+    "majority": "majority, as many tokens",
     "best_of_n": "best of n",
     "beam": "beam search",
     "system": "system",

@@ -6,6 +6,7 @@ Section 4's tables and figures for this run, beside the paper's. It can be writt
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import jinja2
@@ -34,11 +35,20 @@ def render(run: Run) -> tuple[str, str]:
         ask = functools.cache(functools.partial(queries.run, con))
         content = {
             "name": run.name,
+            "origin": origin(run),
             "headlines": headlines(ask),
             "sections": all_sections(ask),
             "trees": examples(ask("example_trees")),
         }
     return _template("report.html.j2", escape=True).render(content), _template("report.md.j2").render(content)
+
+
+def origin(run: Run) -> str:
+    """Say of which recipe and seed the run is."""
+    if not files.exists(run.recipe):
+        return ""
+    recipe = json.loads(files.read_bytes(run.recipe))["run"]
+    return f"Recipe {recipe['name']}, seed {recipe['seed']}."
 
 
 def _template(name: str, *, escape: bool = False) -> jinja2.Template:

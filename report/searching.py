@@ -76,7 +76,11 @@ def sandbox(ask: Ask) -> Section:
     told = [name.removeprefix("verdict_").replace("_", " ") for name in found]
     kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Lost")
     header = (*kept, *told, "ms a step", "of it outside the step")
-    return Section("sandbox", title, lead, header, tuple(rows), num_text_columns=1)
+    note = (
+        "A step that is simple arithmetic takes the fast path; the others are forked from a kept interpreter that ran "
+        "their prefix, or from one for which it was run again."
+    )
+    return Section("sandbox", title, lead, header, tuple(rows), note=note, num_text_columns=1)
 
 
 def engines(ask: Ask) -> Section:
@@ -149,7 +153,10 @@ def buckets(ask: Ask) -> Section:
 
 def unsolved(ask: Ask) -> Section:
     title = "Unsolved problems"
-    lead = "Not solved in the last round, the most agreed-on wrong answer first: often it is the label that is wrong."
+    lead = (
+        "Not solved in the last round, the most agreed-on wrong answer first: of real problems it is often the label "
+        "that is wrong (not of generated ones)."
+    )
     if ask("coverage").is_empty():
         return Section("unsolved", title, lead, missing="No search trees yet: the first round's search makes them.")
     frame = ask("unsolved")

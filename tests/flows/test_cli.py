@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows import cli
+from store import queries
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -96,3 +97,8 @@ def test_a_disk_that_is_full_where_no_store_is_ends_with_one_line(
         cli.main()
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and "/results" in said and "free some space" in said
+
+
+def test_the_help_of_sql_names_every_shipped_question() -> None:
+    told = cli.sql.__doc__ or ""
+    assert set(told.partition("Shipped questions:")[2].replace(".", "").replace(",", "").split()) == set(queries.names())

@@ -91,9 +91,10 @@ def test_a_tree_shows_visits_q_verdict_and_error(written):
 
 
 def test_a_run_without_tables_says_what_is_missing_and_shows_no_number(tmp_path):
-    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text('{"run": {"name": "mine", "seed": 3}}')
     path = Path(write_report(tmp_path, out=tmp_path / "elsewhere" / "page.html"))
     page = Page(path.read_text())
+    assert "Recipe mine, seed 3." in path.read_text()
     assert all(rows == [] for rows in page.tables.values())
     assert path.read_text().count('class="missing"') == len(page.ids) == 13
     assert "%" not in re.sub(r"chance is 50 %|<style>.*</style>", "", path.read_text(), flags=re.DOTALL)
