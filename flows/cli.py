@@ -51,14 +51,14 @@ AsBudget = Annotated[
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn; the recipe's by default.")] = None,
     out: Out = None,
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a TOML file.")] = "demo",
     set: Overrides = None,
 ) -> None:
     """Four rounds of the whole pipeline with tiny models, in 12 minutes on two cores."""
     out = out or str(RUNS / (recipe if not seed else f"{recipe}-{seed}"))
-    run_evolution(recipe, out, [*(set or []), f"run.seed={seed}"])
+    run_evolution(recipe, out, [*(set or []), *([] if seed is None else [f"run.seed={seed}"])])
 
 
 @app.command()

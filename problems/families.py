@@ -28,7 +28,6 @@ SOLO = {
 LONG_STYLES = ("solo", "solo", "duo", "duo", "reversed")
 STYLES = {"gsm": ("solo", "solo", "solo", "reversed"), "math": LONG_STYLES, "olympiad": LONG_STYLES}
 DIVIDING = ("share", "drop", "rise")  # only some quantities can be divided so: a wrong one mostly shows here
-UNDIVIDING = ("times", "drop", "rise")  # the same, when undone
 SHARE_CHECKED = 0.75  # of the long stories divide at the end of their solution
 DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
@@ -133,7 +132,7 @@ def _tell(level: str, rng: random.Random) -> Story | None:
         invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
         if checked:
-            kinds[1] = rng.choice(UNDIVIDING)
+            kinds[1] = "times"  # undone at last, by a division
     elif style == "duo":
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))

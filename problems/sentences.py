@@ -65,13 +65,11 @@ KINDS = {
             "drop",
             ("{n} percent of the {item} of {A} are damaged.",),
             "assert {a} * {n} % 100 == 0\n{a} = {a} - {a} * {n} // 100",
-            "assert {a} * 100 % (100 - {n}) == 0\n{a} = {a} * 100 // (100 - {n})",
         ),
         Kind(
             "rise",
             ("The {item} of {A} grow by {n} percent.",),
             "assert {a} * {n} % 100 == 0\n{a} = {a} + {a} * {n} // 100",
-            "assert {a} * 100 % (100 + {n}) == 0\n{a} = {a} * 100 // (100 + {n})",
         ),
         Kind(
             "rate",
@@ -135,6 +133,7 @@ KINDS = {
         ),
     )
 }
+# percentages have none: `a * 100 // (100 - n)` and its check are more than the tiny model writes without a slip
 INVERTIBLE = tuple(name for name, kind in KINDS.items() if kind.undo)
 
 
