@@ -35,7 +35,8 @@ app = typer.Typer(help="rStar: a small policy and a process preference model tea
 
 RUNS = Path("runs")
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe; rounds count from 1: rounds.1.num_rollouts=4")
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of the recipe, rounds from 1: rounds.1.num_rollouts=4"),
 ]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
 OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder; the newest under runs/ by default.")]

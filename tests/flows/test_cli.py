@@ -100,5 +100,22 @@ def test_a_disk_that_is_full_where_no_store_is_ends_with_one_line(
 
 
 def test_the_help_of_sql_names_every_shipped_question() -> None:
-    told = cli.sql.__doc__ or ""
-    assert set(told.partition("Shipped questions:")[2].replace(".", "").replace(",", "").split()) == set(queries.names())
+    told = (cli.sql.__doc__ or "").partition("Shipped questions:")[2]
+    assert set(told.replace(".", "").replace(",", "").split()) == set(queries.names())
+
+
+@pytest.mark.parametrize(
+    ("seed", "overrides", "folder"),
+    [
+        (None, ["run.seed=3"], "runs/demo"),
+        (0, ["run.seed=3", "run.seed=0"], "runs/demo"),
+        (2, ["run.seed=2"], "runs/demo-2"),
+    ],
+)
+def test_demo_overrules_a_seed_only_where_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, seed: int | None, overrides: list[str], folder: str
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(cli, "run_evolution", lambda *arguments: asked.extend(arguments))
+    cli.demo(seed=seed, out=None, recipe="demo", set=[key for key in overrides if key == "run.seed=3"])
+    assert asked == ["demo", folder, overrides]
