@@ -34,11 +34,13 @@ async def grow(problems: list[FamilyProblem]) -> list[Tree]:
         return list(await asyncio.gather(*(search(one.problem, **given, seed=0) for one in problems)))
 
 
-async def accuracy(pairs: list[dict[str, object]], heldout: list[dict[str, object]], out: Path, shuffle: bool) -> float:
+async def accuracy(
+    pairs: list[dict[str, object]], heldout: list[dict[str, object]], out: Path, shuffle: bool, seed: int = 0
+) -> float:
     """Share of held-out pairs whose truly right step a PPM trained on `pairs` scores higher."""
     config = TrainingConfig(
         data="pairs", base=str(BASE), out=str(out), learning_rate=2e-3, optimizer="muon", epochs=2, group_batch=32,
-        max_length=1024, shuffle_labels=shuffle,
+        max_length=1024, shuffle_labels=shuffle, seed=seed,
     )  # fmt: skip
     train_ppm.train(config, pairs)
     async with TransformersScorer(out) as scorer:
@@ -57,6 +59,6 @@ async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_doe
     heldout = [row for tree, one in zip(await grow(test), test, strict=True) for row in pair_rows(tree, one.truth)]
     assert len(pairs) > 200 and len(heldout) > 60
     true = await accuracy(pairs, heldout, tmp_path / "true", shuffle=False)
-    shuffled = await accuracy(pairs, heldout, tmp_path / "shuffled", shuffle=True)
+    shuffled = [await accuracy(pairs, heldout, tmp_path / f"{seed}", shuffle=True, seed=seed) for seed in range(4)]
     assert true > 0.7
-    assert shuffled < 0.6
+    assert sum(shuffled) / len(shuffled) < 0.6  # each ranks one way or the other, as the shuffle had it
