@@ -149,6 +149,12 @@ class TrainingSection(Section):
     accumulate: bool = False  # train on the sets of the rounds before as well
     threads: CountOrNone = 0  # 0: as many as there are
 
+    @model_validator(mode="after")
+    def used_rates(self) -> Self:
+        if self.embedding_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError("embedding_learning_rate goes with optimizer = 'muon': adamw has one rate for all")
+        return self
+
     def hyperparameters(self, *names: str) -> dict[str, float | str | bool | None]:
         """What the training process is told; `names` are those of one kind of training."""
         amount = ("epochs", "max_tokens", "max_length", "threads")

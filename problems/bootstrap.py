@@ -106,10 +106,10 @@ def _progress(plan: Sequence[PlanStep], prefix: Sequence[str]) -> int:
 
 
 def _swap_operation(code: str) -> str:
-    check, _, sum_ = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
+    check, newline, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
     for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
-        if old in sum_:
-            return f"{check}\n{sum_.replace(old, new, 1)}".lstrip()
+        if old in line:
+            return f"{check}{newline}{line.replace(old, new, 1)}"
     return code
 
 

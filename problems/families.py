@@ -136,10 +136,12 @@ def _tell(level: str, rng: random.Random) -> Story | None:
     elif style == "duo":
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
-        if rng.random() < 0.4:
-            kinds[-2:] = ["pool", rng.choice(DIVIDING), "ask_now"] if checked else [kinds[-2], "pool", "ask_now"]
-        else:
-            kinds[-1:] = [rng.choice(DIVIDING) if checked else kinds[-1], rng.choice(DUO_QUESTIONS)]
+        pooled = rng.random() < 0.4
+        if pooled:
+            kinds[-2 if checked else -1] = "pool"
+        if checked:
+            kinds[-1] = rng.choice(DIVIDING)
+        kinds.append("ask_now" if pooled else rng.choice(DUO_QUESTIONS))
     else:
         cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]

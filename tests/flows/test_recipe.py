@@ -55,6 +55,7 @@ def test_a_number_of_the_search_or_the_examination_is_a_recipe_value() -> None:
         ("rounds.9.num_rollouts=4", ["rounds.9.num_rollouts", "no key"]),
         ("rounds.0.num_rollouts=4", ["rounds.0.num_rollouts", "no key"]),
         ("sft.learning_rate=inf", ["sft.learning_rate", "got inf", "finite"]),
+        ("sft.embedding_learning_rate=1e-3", ["sft", "optimizer = 'muon'"]),
         ("run.seed=-1", ["run.seed", "got -1", "greater than or equal to 0"]),
         ("run.seed=5_000_000", ["run.seed", "less than or equal to"]),
         ("sft", ["expected key=value"]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from models.muon import Muon
+from models.training import TrainingConfig, optimizer
 
 SHAPES = [(16, 16), (16, 16), (8, 16), (48, 16), (16, 48)]
 
@@ -30,3 +32,14 @@ def test_a_matrix_without_gradient_stays() -> None:
     moved.grad = torch.eye(4)
     Muon([still, moved], lr=0.1).step()
     assert torch.equal(still, torch.ones(4, 4)) and not torch.equal(moved, torch.ones(4, 4))
+
+
+@pytest.mark.parametrize(("embeddings", "rate"), [(None, 0.5), (3.0, 3.0)])
+def test_what_muon_leaves_has_a_rate_of_its_own(embeddings: float | None, rate: float) -> None:
+    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(4, 4), "embedding": torch.nn.Embedding(5, 4)})
+    config = TrainingConfig(
+        data="", base="", out="", optimizer="muon", learning_rate=1.0, embedding_learning_rate=embeddings
+    )
+    layers, rest = optimizer(model, config).param_groups
+    assert (layers["lr"], [p.shape for p in layers["params"]]) == (1.0, [(4, 4)])
+    assert (rest["lr"], {p.shape for p in rest["params"]}) == (rate, {(4,), (5, 4)})

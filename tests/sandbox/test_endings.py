@@ -118,13 +118,17 @@ async def test_where_one_server_does_not_start_the_others_are_closed(monkeypatch
 
 @pytest.mark.parametrize("error", [requests.exceptions.ReadTimeout, ConnectionResetError])
 def test_an_engine_that_fails_at_the_end_is_no_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
     class Failing:
         @property
         def api(self) -> None:
+            asked.append("api")
             raise error("gone")
 
     monkeypatch.setattr(container, "engine", lambda: contextlib.nullcontext(Failing()))
     remove_container("c")
+    assert asked == ["api"]
 
 
 async def test_a_local_server_whose_start_is_given_up_is_killed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
