@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +39,23 @@ class _Request:
     @property
     def length(self) -> int:
         return sum(map(len, self.pieces))
+
+
+def alike(requests: Sequence[_Request]) -> list[list[int]]:
+    """Put requests with the same prompt together, as those of samples are that have not parted yet.
+
+    A batch's attention has as many places at each prompt as the fullest has rows, so as many are put together as make
+    the fewest places, a prompt itself counted as four.
+    """
+    together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for at, request in enumerate(requests):
+        together.setdefault(tuple(map(tuple, request.pieces)), []).append(at)
+    rows = max(request.num_candidates for request in requests)
+
+    def parted(most: int) -> list[list[int]]:
+        return [group[at : at + most] for group in together.values() for at in range(0, len(group), most)]
+
+    return min(map(parted, (1, 2, 4, 8, 16)), key=lambda groups: len(groups) * (max(map(len, groups)) * rows + 4))
 
 
 class TransformersPolicy:
@@ -98,20 +116,27 @@ class TransformersPolicy:
         }
 
     def _generate(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        groups = alike(requests)
+        order = [at for group in groups for at in group]
         try:
-            return self._generate_batch(requests)
+            answers = self._generate_batch([requests[at] for at in order], list(map(len, groups)))
         except (RuntimeError, ValueError) as error:  # out of memory, a lost device
             raise PolicyError(f"the policy's engine failed on {len(requests)} requests: {error}") from error
+        answer_of = dict(zip(order, answers, strict=True))
+        return [answer_of[at] for at in range(len(requests))]
 
     @torch.inference_mode()
-    def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
-        """Generate until most rows are done, then go on with the others alone: long steps do not hold up short ones."""
+    def _generate_batch(self, requests: Sequence[_Request], sizes: Sequence[int]) -> list[list[Proposal]]:
+        """Generate until most rows are done, then go on with the others alone: long steps do not hold up short ones.
+
+        `sizes` says how many requests one after another share each prompt.
+        """
         longest = max(request.length for request in requests)
         room = max(1, min(self._max_new_tokens, self._max_context - longest))
         end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
         uniforms = np.concatenate([noise(request.seed, request.num_candidates, room) for request in requests])
         sampler = SeededSampler(uniforms, self._temperature, longest, end_ids)
-        ids, mask, prompts = self._prefill(requests)
+        ids, mask, prompts = self._prefill(requests, sizes)
         cache = sibling_cache(self._model.config.num_hidden_layers, longest - 1)
         texts: list[list[int]] = [[] for _ in uniforms]
         logprobs = [0.0] * len(uniforms)
@@ -127,7 +152,7 @@ class TransformersPolicy:
                 ids, prompts = ids[left], prompts.only(left)
                 mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
                 cache.batch_select_indices(left)
-        return self._proposals(requests, texts, logprobs)
+        return self._proposals(requests, sizes, texts, logprobs)
 
     def _continue(
         self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, sampler: SeededSampler, room: int
@@ -149,21 +174,28 @@ class TransformersPolicy:
             tokenizer=self._tokenizer,
         )
 
-    def _prefill(self, requests: Sequence[_Request]) -> tuple[torch.Tensor, torch.Tensor, Prompts]:
+    def _prefill(
+        self, requests: Sequence[_Request], sizes: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, Prompts]:
         """Ids and mask of each row's prompt, padded on the left, and the nodes' states of all but its last token."""
-        states, mask = self._prefixes.states([request.pieces for request in requests])
+        firsts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        states, mask = self._prefixes.states([requests[at].pieces for at in firsts])
         ids = torch.full_like(mask, self._tokenizer.pad_token_id)
-        for row, request in zip(ids, requests, strict=True):
-            row[-request.length :] = torch.tensor([token for piece in request.pieces for token in piece])
-        counts = [request.num_candidates for request in requests]
+        for row, at in zip(ids, firsts, strict=True):
+            row[-requests[at].length :] = torch.tensor([token for piece in requests[at].pieces for token in piece])
+        counts = [
+            sum(request.num_candidates for request in requests[at : at + size])
+            for at, size in zip(firsts, sizes, strict=True)
+        ]
         prompts = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], counts)
         return ids[prompts.node], mask[prompts.node], prompts
 
     def _proposals(
-        self, requests: Sequence[_Request], rows: list[list[int]], logprobs: list[float]
+        self, requests: Sequence[_Request], sizes: Sequence[int], rows: list[list[int]], logprobs: list[float]
     ) -> list[list[Proposal]]:
         answers, at = [], 0
-        for request, num_cached in zip(requests, self._prefixes.num_known, strict=True):
+        cached = [known for known, size in zip(self._prefixes.num_known, sizes, strict=True) for _ in range(size)]
+        for request, num_cached in zip(requests, cached, strict=True):
             texts = rows[at : at + request.num_candidates]
             answers.append(
                 [

@@ -4,7 +4,7 @@ Stands in for the paper's 236B model (Section 3.4, round 1: DeepSeek-Coder-V2-In
 sentence, and makes human kinds of mistakes at the rates below. Two sources: a sentence that it *misreads* it gets wrong
 nearly every time it sees it (so some problems stay out of reach however often one samples), and *slips* strike anew at
 each sample, more often once something has gone wrong. The rates are tuned so that round 1 covers about as much of
-each level as the paper's Table 2 says (97 / 67 / 21 %; reached since problems have checks: 92 / 60 / 16 %).
+each level as the paper's Table 2 says (97 / 67 / 21 %; reached: 96 / 68 / 21 %).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from problems.sentences import read
+from problems.sentences import read, wrong_operation
 from problems.stories import PlanStep, Story, read_story, write_answer, write_step
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
-MISREAD = {"plain": 0.01, "hard": 0.09, "reversed": 0.09}
-LONG, LONG_FACTOR = 7, 4.5  # from so many steps on it misreads that much more often
+MISREAD = {"plain": 0.015, "hard": 0.12, "reversed": 0.12}
+LONG, LONG_FACTOR = 7, 3.0
 HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
 SLIP = 0.12
 SLIP_AFTER_ERROR = 0.25
@@ -71,7 +71,7 @@ class BootstrapPolicy:
             step, last = plan[at + 1], at + 1 == len(plan) - 1
         code = step.code
         if mistake == "operation":
-            code = _swap_operation(code)
+            code = wrong_operation(code)
         elif mistake == "number":
             code = _swap_number(code, question, rng)
         elif mistake == "crash":
@@ -105,14 +105,6 @@ def _progress(plan: Sequence[PlanStep], prefix: Sequence[str]) -> int:
     return min(done[-1] + 1, len(plan) - 1) if done else 0
 
 
-def _swap_operation(code: str) -> str:
-    check, newline, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
-    for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
-        if old in line:
-            return f"{check}{newline}{line.replace(old, new, 1)}"
-    return code
-
-
 def _swap_number(code: str, question: str, rng: random.Random) -> str:
     numbers = [word.strip(".,?") for word in question.split() if word.strip(".,?").isdigit()]
     told = [n for n in numbers if re.search(rf"\b{n}\b", code)]
@@ -123,8 +115,9 @@ def _swap_number(code: str, question: str, rng: random.Random) -> str:
 
 
 def _side_step(story: Story, prefix: Sequence[str]) -> tuple[str, str] | None:
-    """Work on a sentence that has nothing to do with the question: harmless by itself, but a bad sign."""
+    """Work a sentence that has nothing to do with the question into the quantity that it asks for."""
     for sentence, event in zip(story.sentences, story.events, strict=True):
         if event.kind == "idle" and not any(sentence in step for step in prefix):
-            return sentence, f"extra = {event.n}"
+            asked = story.events[-1].actor.lower()
+            return sentence, f"{asked} = {asked} + {event.n}"
     return None

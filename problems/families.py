@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import gcd
 
 from problems.importing import problem_id
-from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
+from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event, wrong_operation
 from problems.stories import PlanStep, Split, Story, read_story, run_plan_code
 from rstar.protocols import Problem, UserError
 
@@ -25,10 +25,12 @@ SOLO = {
     "math": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
     "olympiad": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
 }
-LONG_STYLES = ("solo", "solo", "duo", "duo", "reversed")
-STYLES = {"gsm": ("solo", "solo", "solo", "reversed"), "math": LONG_STYLES, "olympiad": LONG_STYLES}
+LONG_STYLES = ("solo", "duo", "reversed")
+STYLES = {"gsm": ("solo", "solo", "reversed"), "math": LONG_STYLES, "olympiad": LONG_STYLES}
 DIVIDING = ("share", "drop", "rise")  # only some quantities can be divided so: a wrong one mostly shows here
-SHARE_CHECKED = 0.75  # of the long stories divide at the end of their solution
+DIVISORS = range(7, 20)
+PERCENTS = tuple(p for p in range(4, 100) if 10 <= 100 // gcd(100, p) <= 25)  # of a multiple of 10, 20 or 25
+Number = int | Fraction
 DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
 
@@ -49,12 +51,12 @@ def generate(num_problems: Mapping[str, int], *, seed: int, split: Split) -> lis
     made: dict[str, FamilyProblem] = {}
     for level, wanted in num_problems.items():
         rng = random.Random(f"{seed}-{split}-{level}")
-        count = 0
-        while count < wanted:
-            problem = _checked(_tell(level, rng), level, split, source="families")
-            if problem is not None and problem.problem.id not in made:
-                made[problem.problem.id] = problem
-                count += 1
+        for _ in range(wanted):
+            style = rng.choice(STYLES[level])
+            problem = None
+            while problem is None or problem.problem.id in made:
+                problem = _checked(_tell(level, style, rng), level, split, source="families")
+            made[problem.problem.id] = problem
     return list(made.values())
 
 
@@ -88,22 +90,38 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
     answer = plan[-1].values["print"]
     if not all(_sane(value) for step in plan for value in step.values.values()) or not _hard_to_guess(answer):
         return None
-    if any(_needless(i, plan) for i in range(len(plan) - 1)):
+    if any(_unnoticed(i, plan, strict=level != "gsm") for i in range(len(plan) - 1)):
         return None
     question = story.question
     problem = Problem(problem_id(question), question, answer, level, source)
     return FamilyProblem(problem, story.structure, [dict(step.values) for step in plan])
 
 
-def _needless(left_out: int, plan: Sequence[PlanStep]) -> bool:
-    """Whether the answer stays the same without this step."""
+def _unnoticed(at: int, plan: Sequence[PlanStep], *, strict: bool) -> bool:
+    """Whether a mistake in this step would not show: without the step the answer stays the same.
+
+    Strictly also if no later division fails without the step, or with its operation taken for another; not asked of
+    the steps that divide themselves, nor of those after the last.
+    """
+    code = plan[at].code
+    if strict and _divides(plan[at]) < any(map(_divides, plan[at + 1 :])):
+        return any(_run(plan, at, spoilt) is not None for spoilt in {"", wrong_operation(code)} - {code})
+    return _run(plan, at, "") == plan[-1].values["print"]
+
+
+def _divides(step: PlanStep) -> bool:
+    return step.code.startswith("assert")
+
+
+def _run(plan: Sequence[PlanStep], at: int, code: str) -> str | None:
+    """What the solution prints with other code in one of its steps; None where it fails."""
     values: dict[str, object] = {}
     try:
-        for step in (*plan[:left_out], *plan[left_out + 1 :]):
-            printed = run_plan_code(step.code, values)
+        for i, step in enumerate(plan):
+            printed = run_plan_code(code if i == at else step.code, values)
     except (NameError, ZeroDivisionError, AssertionError):
-        return False
-    return printed == plan[-1].values["print"]
+        return None
+    return printed
 
 
 def _numbers(text: str) -> list[Fraction]:
@@ -118,16 +136,13 @@ def _hard_to_guess(answer: str) -> bool:
     return all(number > 12 or number.denominator > 1 for number in _numbers(answer))
 
 
-def _hundredths(percent: int) -> int:
-    """By what a quantity must be divisible to have this many percent: the more, the better a check it is."""
-    return 100 // gcd(100, percent)
+def _tell(level: str, style: str, rng: random.Random) -> Story | None:
+    """Draw a story of the level: a start, operations, distractors, a question.
 
-
-def _tell(level: str, rng: random.Random) -> Story | None:
-    """Draw a story of the level: a start, operations, distractors, a question."""
+    The long ones divide near the end of their solution, and by so much that a wrong quantity mostly fails there.
+    """
     count = rng.randint(*NUM_OPERATIONS[level])
-    style = rng.choice(STYLES[level])
-    checked = level != "gsm" and rng.random() < SHARE_CHECKED
+    checked = level != "gsm"
     if style == "reversed":
         invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
@@ -137,16 +152,13 @@ def _tell(level: str, rng: random.Random) -> Story | None:
         kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
         kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
         pooled = rng.random() < 0.4
-        if pooled:
-            kinds[-2 if checked else -1] = "pool"
-        if checked:
-            kinds[-1] = rng.choice(DIVIDING)
+        kinds[-2:] = ["pool" if pooled else rng.choice(DIVIDING), rng.choice(DIVIDING)]
         kinds.append("ask_now" if pooled else rng.choice(DUO_QUESTIONS))
     else:
         cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
-        if checked and not cut:
-            kinds[-2] = rng.choice(DIVIDING)
+        if checked:
+            kinds[-3 if cut else -2] = rng.choice(DIVIDING)
     if kinds[-2] == "rest":  # what is left over of few is easy to guess
         return None
     for _ in range(rng.choice(NUM_DISTRACTORS[level])):
@@ -168,24 +180,26 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
     """Fill kinds with people, a thing and numbers that keep every quantity a sensible whole number."""
     actor, other = rng.sample(NAMES, 2)
     item = rng.choice(MASSES if "cut" in kinds else ITEMS)
-    values = {actor: Fraction(0), other: Fraction(0)}
-    known = {actor}
-    hidden = Fraction(rng.randint(20, 300))
+    values: dict[str, Number] = {actor.lower(): 0, other.lower(): 0}
+    known, divided = {actor}, set[str]()
+    hidden = rng.randint(20, 120)
     events: list[Event] = []
     for kind in kinds:
         who = rng.choice(sorted(known)) if kind in SOLO["olympiad"] + ("idle", "give") else actor
+        if kind in DIVIDING:
+            who = rng.choice(sorted(known - divided or known))
+            divided.add(who)
         whom = other if who == actor else actor
-        value = hidden if kind == "some" else values[who]
+        value = hidden if kind == "some" else values[who.lower()]
         numbers = _draw(kind, value, rng)
         if numbers is None or (kind in ("give", "pool") and len(known) < 2):
             return None
         n, m = numbers
         event = Event(kind, who, item, n, m, whom, rng.randrange(len(KINDS[kind].wordings)))
-        if kind == "end":
-            event = Event(kind, who, item, int(value), 0, whom, event.wording)
         if kind == "some":
-            values[actor] = hidden
-        _apply(event, values)
+            values[actor.lower()] = hidden
+        elif kind not in ("end", "idle") and not kind.startswith("ask_"):
+            run_plan_code(event.code, values)
         if kind in ("fold", "more", "less"):
             known.add(whom)
         if any(v < 0 or v > 9_999 for v in values.values()):
@@ -194,36 +208,28 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
     return Story(tuple(events))
 
 
-def _apply(event: Event, values: dict[str, Fraction]) -> None:
-    names = {name.lower(): name for name in values}
-    if event.kind in ("some", "end", "idle") or event.kind.startswith("ask_"):
-        return
-    scope: dict[str, object] = {name.lower(): value for name, value in values.items()}
-    run_plan_code(event.code, scope)
-    for variable, name in names.items():
-        values[name] = Fraction(str(scope[variable]))
-
-
-def _draw(kind: str, value: Fraction, rng: random.Random) -> tuple[int, int] | None:
+def _draw(kind: str, value: Number, rng: random.Random) -> tuple[int, int] | None:
     """Numbers for one event on a quantity of `value`; None where the kind does not fit."""
     whole = int(value)
     if kind == "start":
         return rng.randint(20, 300), 0
+    if kind == "end":
+        return (whole, 0) if whole < 1_000 else None
     if kind in ("lose", "give", "less"):
-        return (rng.randint(3, whole - 13), 0) if whole > 20 else None
+        return (rng.randint(3, min(whole - 13, 999)), 0) if whole > 20 else None
     if kind == "spend":
         m = rng.randint(2, 9)
         return (rng.randint(2, (whole - 10) // m), m) if whole - 10 >= 2 * m else None
     if kind in ("times", "fold"):
-        return (rng.randint(2, 6), 0) if whole < 1500 else None
+        return (rng.randint(5, 13), 0) if whole < 700 else None
     if kind == "share":
-        divisors = [k for k in range(2, 10) if value.denominator == 1 and whole % k == 0 and whole // k > 12]
-        return (max(rng.choices(divisors, k=2)), 0) if divisors else None
+        divisors = [k for k in DIVISORS if value.denominator == 1 and whole % k == 0 and whole // k > 12]
+        return (rng.choice(divisors), 0) if divisors else None
     if kind == "cut":
         return rng.randint(2, 9), 0
     if kind in ("drop", "rise"):
-        exact = [p for p in (5, 10, 15, 20, 25, 30, 40, 50, 60, 75) if value.denominator == 1 and whole * p % 100 == 0]
-        return (max(rng.choices(exact, k=2), key=_hundredths), 0) if exact and whole else None
+        exact = [p for p in PERCENTS if value.denominator == 1 and whole * p % 100 == 0]
+        return (rng.choice(exact), 0) if exact and whole else None
     if kind == "rest":
         return (rng.randint(31, 97), 0) if whole > 150 else None
     if kind == "rate":

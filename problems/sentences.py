@@ -34,13 +34,13 @@ KINDS = {
         Kind("some", ("{A} has some {item}.",), ""),
         Kind(
             "gain",
-            ("{A} buys {n} more {item}.", "{A} finds {n} {item}."),
+            ("{A} finds {n} {item}.",),
             "{a} = {a} + {n}",
             "{a} = {a} - {n}",
         ),
         Kind(
             "lose",
-            ("{A} sells {n} {item}.", "{A} loses {n} {item}."),
+            ("{A} loses {n} {item}.",),
             "{a} = {a} - {n}",
             "{a} = {a} + {n}",
         ),
@@ -110,7 +110,7 @@ KINDS = {
         ),
         Kind(
             "pool",
-            ("{B} hands over all {item} to {A}.",),
+            ("{A} takes over all {item} of {B}.",),
             "{a} = {a} + {b}",
         ),
         Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats."), ""),
@@ -206,3 +206,12 @@ def read(sentence: str, item: str = "") -> Event | None:
 def sentences(question: str) -> list[str]:
     """Split a question at its full stops and question marks."""
     return re.split(r"(?<=[.?]) ", question.strip())
+
+
+def wrong_operation(code: str) -> str:
+    """The code with its operation taken for another, its check as it is; the same code where it has none."""
+    check, newline, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
+    for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
+        if old in line:
+            return f"{check}{newline}{line.replace(old, new, 1)}"
+    return code

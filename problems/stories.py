@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from string import ascii_uppercase
-from typing import Literal
+from types import CodeType
+from typing import Any, Literal
 
 from problems.sentences import Event, read, sentences
 from rstar import steps as fmt
@@ -78,16 +79,21 @@ class Story:
 _ABSENT = object()
 
 
-def run_plan_code(code: str, values: dict[str, object]) -> str | None:
+def run_plan_code(code: str, values: dict[str, Any]) -> str | None:
     """Run the families' own code on `values`; return what it prints. Never for a model's code."""
     printed: list[str] = []
-    scope: dict[str, object] = {
+    scope: dict[str, Any] = {
         "__builtins__": {"print": lambda value: printed.append(str(value)), "__import__": __import__}
     }
     scope |= values
-    exec(code, scope)
+    exec(_compiled(code), scope)
     values |= {name: value for name, value in scope.items() if name not in ("__builtins__", "Fraction")}
     return printed[0] if printed else None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(code: str) -> CodeType:
+    return compile(code, "<plan>", "exec")
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.checkpoints import load_policy, load_tokenizer
-from models.engine import TransformersPolicy
+from models.engine import TransformersPolicy, _Request, alike
 from models.tiny import train_tokenizer
 from rstar.prompts import render_prompt
 from rstar.protocols import Proposal, UserError
@@ -46,6 +46,29 @@ async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy
     async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=3, seed=99)
     assert texts(list(other)) != texts(together[0])
+
+
+async def test_requests_with_one_prompt_share_it_and_are_answered_as_alone(small_policy: Path) -> None:
+    async def ask_all(max_batch: int) -> tuple[list[list[str]], dict[str, float]]:
+        async with TransformersPolicy(small_policy, max_new_tokens=12, max_batch=max_batch) as policy:
+            asked = [(question, seed) for seed in range(10, 14) for question in QUESTIONS[:2]]
+            found = await asyncio.gather(*(policy.propose(q, PREFIX, num_candidates=2, seed=seed) for q, seed in asked))
+            return [texts(list(each)) for each in found], policy.metrics()
+
+    together, shared = await ask_all(64)
+    alone, apart = await ask_all(1)
+    assert together == alone and len(set(map(tuple, together))) == 8
+    assert shared["num_batches"] == 1 and apart["num_batches"] == 8
+
+
+def test_prompts_are_shared_by_as_many_rows_as_make_the_fewest_places() -> None:
+    def requests(*questions: int) -> list[_Request]:
+        return [_Request([[question]], 1, seed) for seed, question in enumerate(questions)]
+
+    assert alike(requests(1, 2, 3)) == [[0], [1], [2]]
+    assert alike(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
+    assert alike(requests(*[1] * 4, *range(2, 60))) == [[at] for at in range(62)]  # one shared, many places left empty
+    assert list(map(len, alike(requests(*[1] * 40)))) == [8] * 5
 
 
 async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:

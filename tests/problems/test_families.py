@@ -8,7 +8,7 @@ import pytest
 
 from problems.families import LEVELS, NUM_OPERATIONS, generate, vary
 from problems.importing import problem_id
-from problems.sentences import KINDS, read
+from problems.sentences import KINDS, read, wrong_operation
 from problems.stories import read_story, render_plan, run_plan_code, solution, wrong_steps
 from rstar.protocols import UserError
 
@@ -86,7 +86,7 @@ def test_a_hand_computed_story() -> None:
 
 def test_a_reversed_story_is_undone_from_its_end() -> None:
     question = (
-        "A) Ana has some nuts. B) Ana sells 5 nuts. C) The nuts of Ana become 3 times as many. "
+        "A) Ana has some nuts. B) Ana loses 5 nuts. C) The nuts of Ana become 3 times as many. "
         "D) In the end Ana has 60 nuts. E) How many nuts did Ana have at the start?"
     )
     plan = read_story(question).plan()
@@ -113,26 +113,33 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
         assert wrong_steps(one.truth, spoilt, run)[0]
 
 
-def test_most_wrong_values_do_not_pass_the_divisions_of_long_stories(made) -> None:
-    caught, tried = 0, 0
+def test_a_wrong_operation_shows_at_a_later_division_of_a_long_story(made) -> None:
+    tried = 0
     for one in made["train"]:
         if one.problem.level == "gsm":
             continue
-        first, *rest = (step.code for step in read_story(one.problem.question).plan())
-        for wrong in (1, 7, 12):
-            scope: dict[str, object] = {}
-            run_plan_code(f"{first} + {wrong}", scope)
-            tried += 1
-            try:
-                for code in rest:
-                    run_plan_code(code, scope)
-            except AssertionError:
-                caught += 1
-    assert 0.6 < caught / tried < 1
+        codes = [step.code for step in read_story(one.problem.question).plan()]
+        last = max(at for at, code in enumerate(codes) if code.startswith("assert"))
+        for at, code in enumerate(codes[:last]):
+            for spoilt in {wrong_operation(code), ""} - {code}:
+                if code.startswith("assert"):
+                    continue
+                scope: dict[str, object] = {}
+                with pytest.raises((AssertionError, NameError)):
+                    for each in (*codes[:at], spoilt, *codes[at + 1 :]):
+                        run_plan_code(each, scope)
+                tried += 1
+    assert tried > 500
+
+
+def test_a_wrong_operation_leaves_the_check_as_it_is() -> None:
+    assert wrong_operation("leo = leo + 4 * 3") == "leo = leo - 4 * 3"
+    assert wrong_operation("assert leo % 5 == 0\nleo = leo // 5") == "assert leo % 5 == 0\nleo = leo - 5"
+    assert wrong_operation("leo = 4") == "leo = 4"
 
 
 def test_a_side_computation_is_a_wrong_step_though_the_answer_is_right() -> None:
-    question = "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom sells 15 coins. D) What does Tom have at last?"
+    question = "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom loses 15 coins. D) What does Tom have at last?"
     steps = solution(question)
     side = "\n# B) Tom is 9 years old.\nextra = 9\n<end_of_step>"
     truth = [dict(step.values) for step in read_story(question).plan()]
@@ -157,10 +164,10 @@ def test_an_unknown_level_is_named() -> None:
 
 
 def test_the_rendered_plan_is_a_whole_response() -> None:
-    story = read_story("A) Tom has 40 coins. B) Tom sells 15 coins. C) What does Tom have at last?")
+    story = read_story("A) Tom has 40 coins. B) Tom loses 15 coins. C) What does Tom have at last?")
     assert "".join(render_plan(story.plan())) == (
         "<code>\n# A) Tom has 40 coins.\ntom = 40\n<end_of_step>\n"
-        "# B) Tom sells 15 coins.\ntom = tom - 15\n<end_of_step>\n"
+        "# B) Tom loses 15 coins.\ntom = tom - 15\n<end_of_step>\n"
         "# C) What does Tom have at last?\nprint(tom)\n<end_of_code>\n<output>25<end_of_output>\n"
         "<answer>The answer is \\boxed{25}.\n<end_of_answer>"
     )
