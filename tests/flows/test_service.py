@@ -24,7 +24,7 @@ from rstar.solving import Budget
 from sandbox.providers import open_sandbox
 from tasks.engines import Engines
 
-QUESTION = "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?"
+QUESTION = "Tom has 34 apples. Tom finds 12 apples. How many apples does Tom have now?"
 USER = {"role": "user", "content": QUESTION}
 FIRST_ANSWER = 4  # calls of the policy to the first answer, after which there is more to try
 Json = dict[str, Any]

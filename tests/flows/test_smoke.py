@@ -100,7 +100,7 @@ def test_a_finished_run_is_not_done_again_but_a_deleted_product_is(finished: Pat
     assert {str(path) for path in written} == {"pairs/round=1.parquet", "rounds/round=1-pairs.parquet"}
 
 
-QUESTION = "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?"
+QUESTION = "Tom has 34 apples. Tom finds 12 apples. How many apples does Tom have now?"
 
 
 @pytest.mark.parametrize("budget", ["2", "300t", "2s"])

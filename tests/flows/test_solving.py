@@ -25,10 +25,10 @@ from rstar.solving import Budget
 from sandbox.providers import open_sandbox
 from tasks.engines import Engines, Models
 
-QUESTION = "Tom has 34 apples. Tom buys 12 more apples. How many apples does Tom have now?"
+QUESTION = "Tom has 34 apples. Tom finds 12 apples. How many apples does Tom have now?"
 STEPS = (
     "<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>",
-    "\n# Tom buys 12.\ntom = tom + 12\n<end_of_step>",
+    "\n# Tom finds 12 apples.\ntom = tom + 12\n<end_of_step>",
     "\n# Now print the final answer\nprint(tom)\n<end_of_code>\n<output>46<end_of_output>",
     "\n<answer>From the result, the answer is \\boxed{46}.\n<end_of_answer>",
 )
@@ -180,7 +180,7 @@ async def test_a_session_holds_no_tree_of_a_search_that_is_over(
 def test_a_line_of_thought_is_read_without_its_markers() -> None:
     assert list(pieces(STEPS)) == [
         ("code", "# Tom has 34 apples.\ntom = 34"),
-        ("code", "# Tom buys 12.\ntom = tom + 12"),
+        ("code", "# Tom finds 12 apples.\ntom = tom + 12"),
         ("code", "# Now print the final answer\nprint(tom)"),
         ("output", "46"),
         ("answer", "From the result, the answer is \\boxed{46}."),
@@ -189,7 +189,7 @@ def test_a_line_of_thought_is_read_without_its_markers() -> None:
 
 def test_markdown_is_one_program_its_output_and_the_boxed_answer() -> None:
     text = markdown(STEPS)
-    assert text.startswith("```python\n# Tom has 34 apples.\ntom = 34\n\n# Tom buys 12.")
+    assert text.startswith("```python\n# Tom has 34 apples.\ntom = 34\n\n# Tom finds 12 apples.")
     assert text.endswith("Output:\n\n```\n46\n```\n\nFrom the result, the answer is \\boxed{46}.")
 
 
