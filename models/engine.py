@@ -86,7 +86,7 @@ class TransformersPolicy:
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         self._stop_ids = stop_ids(self._tokenizer)
         self._batcher = Batcher(self._generate, max_size=max_batch)
-        self._num_prompt_tokens = self._num_generated_tokens = self._num_requests = 0
+        self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,7 +109,7 @@ class TransformersPolicy:
         return {
             "num_requests": self._num_requests,
             "num_prompt_tokens": self._num_prompt_tokens,
-            "num_cached_tokens": self._prefixes.num_cached_tokens,
+            "num_cached_tokens": self._num_cached_tokens,
             "num_generated_tokens": self._num_generated_tokens,
             "num_batches": self._batcher.num_batches,
             "busy_seconds": self._batcher.busy_seconds,
@@ -194,7 +194,9 @@ class TransformersPolicy:
         self, requests: Sequence[_Request], sizes: Sequence[int], rows: list[list[int]], logprobs: list[float]
     ) -> list[list[Proposal]]:
         answers, at = [], 0
-        cached = [known for known, size in zip(self._prefixes.num_known, sizes, strict=True) for _ in range(size)]
+        # a group's first request reads the prompt, the others find it there
+        firsts = dict(zip(accumulate(sizes, initial=0), self._prefixes.num_known, strict=False))
+        cached = [firsts.get(i, request.length) for i, request in enumerate(requests)]
         for request, num_cached in zip(requests, cached, strict=True):
             texts = rows[at : at + request.num_candidates]
             answers.append(
@@ -206,6 +208,7 @@ class TransformersPolicy:
             at += request.num_candidates
             self._num_requests += 1
             self._num_prompt_tokens += request.length
+            self._num_cached_tokens += num_cached
             self._num_generated_tokens += sum(proposal.num_tokens for proposal in answers[-1])
         return answers
 

@@ -4,7 +4,7 @@ Stands in for the paper's 236B model (Section 3.4, round 1: DeepSeek-Coder-V2-In
 sentence, and makes human kinds of mistakes at the rates below. Two sources: a sentence that it *misreads* it gets wrong
 nearly every time it sees it (so some problems stay out of reach however often one samples), and *slips* strike anew at
 each sample, more often once something has gone wrong. The rates are tuned so that round 1 covers about as much of
-each level as the paper's Table 2 says (97 / 67 / 21 %; reached: 96 / 68 / 21 %).
+each level as the paper's Table 2 says (97 / 67 / 21 %; reached: 96 / 67 / 21 %).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
 MISREAD = {"plain": 0.015, "hard": 0.12, "reversed": 0.12}
-LONG, LONG_FACTOR = 7, 3.0
+LONG, LONG_FACTOR = 7, 3.0  # from so many steps on it misreads that much more often
 HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
 SLIP = 0.12
 SLIP_AFTER_ERROR = 0.25

@@ -59,6 +59,8 @@ async def test_requests_with_one_prompt_share_it_and_are_answered_as_alone(small
     alone, apart = await ask_all(1)
     assert together == alone and len(set(map(tuple, together))) == 8
     assert shared["num_batches"] == 1 and apart["num_batches"] == 8
+    assert shared["num_prompt_tokens"] == apart["num_prompt_tokens"]
+    assert shared["num_cached_tokens"] == apart["num_cached_tokens"] > 0  # three of four find the whole prompt
 
 
 def test_prompts_are_shared_by_as_many_rows_as_make_the_fewest_places() -> None:

@@ -113,6 +113,24 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
         assert wrong_steps(one.truth, spoilt, run)[0]
 
 
+def test_most_wrong_values_do_not_pass_the_divisions_of_long_stories(made) -> None:
+    caught, tried = 0, 0
+    for one in made["train"]:
+        if one.problem.level == "gsm":
+            continue
+        first, *rest = (step.code for step in read_story(one.problem.question).plan())
+        for wrong in (1, 7, 12):
+            scope: dict[str, object] = {}
+            run_plan_code(f"{first} + {wrong}", scope)
+            tried += 1
+            try:
+                for code in rest:
+                    run_plan_code(code, scope)
+            except AssertionError:
+                caught += 1
+    assert 0.6 < caught / tried < 1
+
+
 def test_a_wrong_operation_shows_at_a_later_division_of_a_long_story(made) -> None:
     tried = 0
     for one in made["train"]:
