@@ -90,12 +90,18 @@ def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> s
         # Not only at its start: what stands before a second <code> would not be run.
         if text.lstrip().startswith(CODE) != first or text.count(CODE) != first:
             return f"the first step starts with {CODE}, and only the first"
-        return None
+        # A comment may swallow its code: it would run, change nothing, and be learnt.
+        return None if _has_code(code_of(text)) else "the step has no code"
     if previous is not StepKind.LAST_CODE:
         return "the answer comes before the end of the code"
     if not text.lstrip().startswith(ANSWER):
         return f"the answer does not start with {ANSWER}"
     return None if answer_of(text) is not None else "the answer has no \\boxed{...}"
+
+
+def _has_code(body: str) -> bool:
+    """Whether there is more than comments and blank lines."""
+    return any(line.strip() and not line.lstrip().startswith("#") for line in body.splitlines())
 
 
 def code_of(text: str) -> str:

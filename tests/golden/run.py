@@ -62,7 +62,7 @@ class ScriptedPolicy:
         answer = self.world["answers"].get(path)
         if answer is not None and path not in self.world["invalid"]:
             return f"\n<answer> {letter}: \\boxed{{{answer}}}\n<end_of_answer>"
-        return f"{'<code>' if first else ''}\n# {letter}\n<end_of_step>"
+        return f"{'<code>' if first else ''}\n# {letter}\npass\n<end_of_step>"
 
 
 class ScriptedExecutor:

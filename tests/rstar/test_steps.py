@@ -62,6 +62,8 @@ def test_the_answer_is_the_last_balanced_box(text, answer):
         (LAST, StepKind.CODE, None),
         ("<code>\nprint(46)\n<end_of_code>", None, None),
         (ANSWER, StepKind.LAST_CODE, None),
+        ("<code>\n# Tom has 34 apples.tom = 34\n\n<end_of_step>", None, "no code"),
+        ("\n# Now print the answer.\n<end_of_code>", StepKind.CODE, "no code"),
         ("tom = 34", None, "no end marker"),
         (SECOND, None, "the first step starts"),
         (FIRST, StepKind.CODE, "the first step starts"),

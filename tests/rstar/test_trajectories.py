@@ -27,7 +27,8 @@ async def test_a_score_is_the_mean_q_over_the_steps_the_final_one_included(lette
     ]
     assert [one.mean_q for one in found] == [0.5, -2 / 3, -1.0]
     assert [one.min_q for one in found] == [0.0, -1.0, -1.0]
-    assert found[1].text == "<code>\n# a\n<end_of_step>\n# d\n<end_of_step>\n<answer> g: \\boxed{41}\n<end_of_answer>"
+    first, second = "<code>\n# a\npass\n<end_of_step>", "\n# d\npass\n<end_of_step>"
+    assert found[1].text == f"{first}{second}\n<answer> g: \\boxed{{41}}\n<end_of_answer>"
 
 
 async def test_dead_ends_are_not_trajectories(letters):

@@ -13,7 +13,7 @@ NAMES = "abcd"
 
 
 def step(name, *, first):
-    return f"{'<code>' if first else ''}\n# {name}\n<end_of_step>"
+    return f"{'<code>' if first else ''}\n# {name}\npass\n<end_of_step>"
 
 
 class Slow:
