@@ -168,6 +168,7 @@ class SftSection(TrainingSection):
 
     epochs: Positive = 2.0
     batch_tokens: Count = 128 * 4096
+    neftune_noise_alpha: Positive | None = None  # noise on the embeddings while training (NEFTune)
     num_per_problem: Count = 2
     min_correct_synthetic: Share = 0.5
 

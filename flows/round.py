@@ -50,7 +50,8 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         await train_policy(
             root, round, base=plans.base_model(recipe),
             rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
-            hyperparameters=recipe.sft.hyperparameters("batch_tokens") | place, seed=seed, recipe=recipe.hash,
+            hyperparameters=recipe.sft.hyperparameters("batch_tokens", "neftune_noise_alpha") | place,
+            seed=seed, recipe=recipe.hash,
         )  # fmt: skip
     if plans.section(recipe, round).train_ppm:
         await train_ppm(

@@ -50,12 +50,14 @@ def alike(requests: Sequence[_Request]) -> list[list[int]]:
     together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for at, request in enumerate(requests):
         together.setdefault(tuple(map(tuple, request.pieces)), []).append(at)
-    rows = max(request.num_candidates for request in requests)
 
     def parted(most: int) -> list[list[int]]:
         return [group[at : at + most] for group in together.values() for at in range(0, len(group), most)]
 
-    return min(map(parted, (1, 2, 4, 8, 16)), key=lambda groups: len(groups) * (max(map(len, groups)) * rows + 4))
+    def places(groups: list[list[int]]) -> int:
+        return len(groups) * (max(sum(requests[at].num_candidates for at in group) for group in groups) + 4)
+
+    return min(map(parted, (1, 2, 4, 8, 16)), key=places)
 
 
 class TransformersPolicy:

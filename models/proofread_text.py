@@ -88,7 +88,8 @@ def _slip(rng: random.Random, passage: Passage, at: int) -> Step:
         swapped = _swap(rng, line, r"(?<= )(//|[-+*%])(?= )", SIGNS)
         return comment, checked(swapped) if rng.random() < 0.8 or not check else f"{check}\n{swapped}"
     if kind < 0.45:
-        number = rng.choice(re.findall(r"\d+", code) or ["x"])
+        told = sorted(set(re.findall(r"\d+", code)) & set(re.findall(r"\d+", comment)))
+        number = rng.choice(told or ["x"])
         return comment, re.sub(rf"\b{number}\b", rng.choice(others), code)
     if kind < 0.6:
         names = [name.lower() for name in (*passage.people, rng.choice(NAMES))]

@@ -88,6 +88,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
         disable_tqdm=True,
         bf16=False,
         activation_checkpointing=False,
+        neftune_noise_alpha=config.neftune_noise_alpha,
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
     )

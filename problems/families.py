@@ -14,22 +14,19 @@ from fractions import Fraction
 from math import gcd
 
 from problems.importing import problem_id
-from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event, wrong_operation
+from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
 from problems.stories import PlanStep, Split, Story, read_story, run_plan_code
 from rstar.protocols import Problem, UserError
 
 NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
 LEVELS = tuple(NUM_OPERATIONS)
-SOLO = {
-    "gsm": ("gain", "lose", "times", "share", "rate"),
-    "math": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
-    "olympiad": ("gain", "lose", "times", "share", "rate", "spend", "drop", "rise", "rest"),
-}
-LONG_STYLES = ("solo", "duo", "reversed")
-STYLES = {"gsm": ("solo", "solo", "reversed"), "math": LONG_STYLES, "olympiad": LONG_STYLES}
-DIVIDING = ("share", "drop", "rise")  # only some quantities can be divided so: a wrong one mostly shows here
-DIVISORS = range(7, 20)
-PERCENTS = tuple(p for p in range(4, 100) if 10 <= 100 // gcd(100, p) <= 25)  # of a multiple of 10, 20 or 25
+EASY = ("gain", "lose", "times", "share", "rate", "spend")
+HARD = (*EASY, "drop", "rise", "rest")
+SOLO = {"gsm": EASY, "math": HARD, "olympiad": HARD}  # what happens to one person's quantity
+GIVES = ("give",) * 4  # in stories of two people drawn four times as often as each of those
+STYLES = ("solo", "duo", "reversed")
+DIVISORS = range(2, 13)
+PERCENTS = tuple(p for p in range(5, 100) if 100 // gcd(100, p) <= 20)  # of a multiple of 20 at most
 Number = int | Fraction
 DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
 NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
@@ -52,7 +49,7 @@ def generate(num_problems: Mapping[str, int], *, seed: int, split: Split) -> lis
     for level, wanted in num_problems.items():
         rng = random.Random(f"{seed}-{split}-{level}")
         for _ in range(wanted):
-            style = rng.choice(STYLES[level])
+            style = rng.choice(STYLES)
             problem = None
             while problem is None or problem.problem.id in made:
                 problem = _checked(_tell(level, style, rng), level, split, source="families")
@@ -90,35 +87,19 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
     answer = plan[-1].values["print"]
     if not all(_sane(value) for step in plan for value in step.values.values()) or not _hard_to_guess(answer):
         return None
-    if any(_unnoticed(i, plan, strict=level != "gsm") for i in range(len(plan) - 1)):
+    if any(_without(i, plan) == answer for i in range(len(plan) - 1)):
         return None
     question = story.question
     problem = Problem(problem_id(question), question, answer, level, source)
     return FamilyProblem(problem, story.structure, [dict(step.values) for step in plan])
 
 
-def _unnoticed(at: int, plan: Sequence[PlanStep], *, strict: bool) -> bool:
-    """Whether a mistake in this step would not show: without the step the answer stays the same.
-
-    Strictly also if no later division fails without the step, or with its operation taken for another; not asked of
-    the steps that divide themselves, nor of those after the last.
-    """
-    code = plan[at].code
-    if strict and _divides(plan[at]) < any(map(_divides, plan[at + 1 :])):
-        return any(_run(plan, at, spoilt) is not None for spoilt in {"", wrong_operation(code)} - {code})
-    return _run(plan, at, "") == plan[-1].values["print"]
-
-
-def _divides(step: PlanStep) -> bool:
-    return step.code.startswith("assert")
-
-
-def _run(plan: Sequence[PlanStep], at: int, code: str) -> str | None:
-    """What the solution prints with other code in one of its steps; None where it fails."""
+def _without(at: int, plan: Sequence[PlanStep]) -> str | None:
+    """What the solution prints without one of its steps; None where it fails."""
     values: dict[str, object] = {}
     try:
         for i, step in enumerate(plan):
-            printed = run_plan_code(code if i == at else step.code, values)
+            printed = run_plan_code("" if i == at else step.code, values)
     except (NameError, ZeroDivisionError, AssertionError):
         return None
     return printed
@@ -137,28 +118,19 @@ def _hard_to_guess(answer: str) -> bool:
 
 
 def _tell(level: str, style: str, rng: random.Random) -> Story | None:
-    """Draw a story of the level: a start, operations, distractors, a question.
-
-    The long ones divide near the end of their solution, and by so much that a wrong quantity mostly fails there.
-    """
+    """Draw a story of the level: a start, operations, distractors, a question."""
     count = rng.randint(*NUM_OPERATIONS[level])
-    checked = level != "gsm"
     if style == "reversed":
         invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
-        if checked:
-            kinds[1] = "times"  # undone at last, by a division
     elif style == "duo":
-        kinds = ["start", *rng.choices([*SOLO[level], "give", "give", "give"], k=count - 1)]
-        kinds.insert(rng.randint(1, 2), rng.choice(("fold", "more", "less")))
-        pooled = rng.random() < 0.4
-        kinds[-2:] = ["pool" if pooled else rng.choice(DIVIDING), rng.choice(DIVIDING)]
-        kinds.append("ask_now" if pooled else rng.choice(DUO_QUESTIONS))
+        pooled = count > 1 and rng.random() < 0.4
+        kinds = ["start", *rng.choices([*SOLO[level], *GIVES], k=count - 1 - pooled)]
+        kinds.insert(rng.randint(1, min(2, len(kinds))), rng.choice(("fold", "more", "less")))
+        kinds += ["pool", "ask_now"] if pooled else [rng.choice(DUO_QUESTIONS)]
     else:
         cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
         kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
-        if checked:
-            kinds[-3 if cut else -2] = rng.choice(DIVIDING)
     if kinds[-2] == "rest":  # what is left over of few is easy to guess
         return None
     for _ in range(rng.choice(NUM_DISTRACTORS[level])):
@@ -170,7 +142,7 @@ def _retell(story: Story, level: str, rng: random.Random) -> Story | None:
     """The same kinds with one operation exchanged for another of the level."""
     kinds = [event.kind for event in story.events]
     reverse = kinds[-1] == "ask_start"
-    free = [i for i, kind in enumerate(kinds) if kind in SOLO["olympiad"]]
+    free = [i for i, kind in enumerate(kinds) if kind in HARD]
     if free:
         kinds[rng.choice(free)] = rng.choice([k for k in SOLO[level] if k in INVERTIBLE or not reverse])
     return _fill(kinds, rng)
@@ -181,14 +153,11 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
     actor, other = rng.sample(NAMES, 2)
     item = rng.choice(MASSES if "cut" in kinds else ITEMS)
     values: dict[str, Number] = {actor.lower(): 0, other.lower(): 0}
-    known, divided = {actor}, set[str]()
+    known = {actor}
     hidden = rng.randint(20, 120)
     events: list[Event] = []
     for kind in kinds:
-        who = rng.choice(sorted(known)) if kind in SOLO["olympiad"] + ("idle", "give") else actor
-        if kind in DIVIDING:
-            who = rng.choice(sorted(known - divided or known))
-            divided.add(who)
+        who = rng.choice(sorted(known)) if kind in HARD + ("idle", "give") else actor
         whom = other if who == actor else actor
         value = hidden if kind == "some" else values[who.lower()]
         numbers = _draw(kind, value, rng)

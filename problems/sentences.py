@@ -8,7 +8,7 @@ a very small model keeps its place (digits would not do: it takes 10 for 1).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "Jon", "Lea")
@@ -147,7 +147,7 @@ class Event:
     n: int = 0
     m: int = 0
     other: str = ""
-    wording: int = field(default=0, compare=False)
+    wording: int = 0
 
     @property
     def text(self) -> str:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from problems.bootstrap import MISREAD, BootstrapPolicy
@@ -36,12 +34,23 @@ async def test_equal_seeds_write_equal_steps_and_slips_differ_between_samples() 
 
 
 async def test_a_misread_sentence_is_misread_in_nearly_every_sample() -> None:
-    always = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 1.0), slip=0.0)
-    problems = generate({"gsm": 30}, seed=1, split="train")
-    found = await asyncio.gather(*(always.propose(p.problem.question, (), num_candidates=20, seed=0) for p in problems))
-    right = [solution(problem.problem.question)[0] for problem in problems]
-    wrong = [sum(c.text != text for c in candidates) / 20 for candidates, text in zip(found, right, strict=True)]
-    assert sum(share > 0.8 for share in wrong) > 15  # some mistakes, a skip of the last step say, have no place
+    always = BootstrapPolicy(misread=dict.fromkeys(MISREAD, float("inf")), slip=0.0)
+    problems = generate({"olympiad": 30}, seed=1, split="train")
+    wrong = []
+    for problem in problems:
+        first, right, *_ = solution(problem.problem.question)
+        found = await always.propose(problem.problem.question, [first], num_candidates=20, seed=0)
+        wrong.append(sum(proposal.text != right for proposal in found) / 20)
+    assert sum(share > 0.8 for share in wrong) >= 25  # some mistakes, a distractor where there is none, have no place
+
+
+async def test_it_misreads_long_stories_more_often_than_short_ones() -> None:
+    policy = BootstrapPolicy(slip=0.0)
+    shares = []
+    for level in ("gsm", "math", "olympiad"):
+        problems = [one.problem.question for one in generate({level: 60}, seed=1, split="train")]
+        shares.append(sum([await write(policy, question) != solution(question) for question in problems]) / 60)
+    assert shares[0] < 0.3 < shares[1] < shares[2]
 
 
 async def test_a_foreign_question_is_a_clear_error() -> None:
