@@ -57,7 +57,7 @@ def demo(
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a TOML file.")] = "demo",
     set: Overrides = None,
 ) -> None:
-    """Four rounds of the whole pipeline with tiny models, in 12 minutes on two cores."""
+    """Four rounds of the whole pipeline with tiny models, on two cores without a GPU."""
     out = out or str(RUNS / (recipe if not seed else f"{recipe}-{seed}"))
     run_evolution(recipe, out, [*(set or []), *([] if seed is None else [f"run.seed={seed}"])])
 

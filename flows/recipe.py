@@ -10,7 +10,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -136,6 +136,8 @@ class RoundSection(Section):
 class TrainingSection(Section):
     """What SFT and PPM training have in common."""
 
+    of_rows: ClassVar[set[str]] = {"accumulate"}
+
     epochs: Positive
     max_tokens: Count | None = None  # fewer epochs where they hold more tokens than this
     learning_rate: Positive = 7e-6
@@ -155,26 +157,27 @@ class TrainingSection(Section):
             raise ValueError("embedding_learning_rate goes with optimizer = 'muon': adamw has one rate for all")
         return self
 
-    def hyperparameters(self, *names: str) -> dict[str, float | str | bool | None]:
-        """What the training process is told; `names` are those of one kind of training."""
-        amount = ("epochs", "max_tokens", "max_length", "threads")
-        rates = ("learning_rate", "embedding_learning_rate", "schedule", "warmup_ratio")
-        optimisation = ("weight_decay", "adam_beta2", "optimizer")
-        return {name: getattr(self, name) for name in (*amount, *rates, *optimisation, *names)}
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the training process is told: all but what says which rows it is given."""
+        return self.model_dump(exclude=self.of_rows)
 
 
 class SftSection(TrainingSection):
     """Policy training (Section 3.4, Appendix A)."""
 
+    of_rows: ClassVar[set[str]] = {"accumulate", "num_per_problem", "min_correct_synthetic"}
+
     epochs: Positive = 2.0
     batch_tokens: Count = 128 * 4096
-    neftune_noise_alpha: Positive | None = None  # noise on the embeddings while training (NEFTune)
+    neftune_noise_alpha: Positive | None = None  # noise on the embeddings (NEFTune); L is the packed length
     num_per_problem: Count = 2
     min_correct_synthetic: Share = 0.5
 
 
 class PpmSection(TrainingSection):
     """Process preference model training (Section 3.3)."""
+
+    of_rows: ClassVar[set[str]] = {"accumulate", "num_per_side", "min_margin", "min_edit_distance"}
 
     epochs: Positive = 1.0
     group_batch: Count = 512  # pairs; all of a problem's go together, also where they are more

@@ -50,14 +50,13 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         await train_policy(
             root, round, base=plans.base_model(recipe),
             rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
-            hyperparameters=recipe.sft.hyperparameters("batch_tokens", "neftune_noise_alpha") | place,
-            seed=seed, recipe=recipe.hash,
+            hyperparameters=recipe.sft.hyperparameters() | place, seed=seed, recipe=recipe.hash,
         )  # fmt: skip
     if plans.section(recipe, round).train_ppm:
         await train_ppm(
             root, round, rounds=plans.training_rounds(round, accumulate=recipe.ppm.accumulate),
             min_margin=recipe.ppm.min_margin, min_edit_distance=recipe.ppm.min_edit_distance,
-            hyperparameters=recipe.ppm.hyperparameters("group_batch", "loss", "shuffle_labels") | place,
+            hyperparameters=recipe.ppm.hyperparameters() | place,
             seed=seed, recipe=recipe.hash,
         )  # fmt: skip
 

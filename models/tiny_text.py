@@ -2,7 +2,7 @@
 
 The base plays the part of Qwen2.5-Math-7B (paper, Section 4.1): it can write steps in the format, but does not know how
 to solve the problem families. Here every sentence is a heap of words around a name and numbers. Where it holds an
-operation at all, the operation is spelled out (plus, minus, times, over, modulo); nothing says what "sells" or
+operation at all, the operation is spelled out (plus, minus, times, over, modulo); nothing says what "loses" or
 "percent" or "in the end" mean, that some sentences are idle, or which quantity a question asks for.
 """
 

@@ -197,7 +197,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, float]]:
                 if content.strip():
                     yield line, content, raw.tell() / size
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+        raise UserError(f"{path}: there is no such file; put one there (JSON Lines), or name another") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a whole gzip file, it breaks off after line {line} ({error})") from None
     except OSError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from flows.plans import difference, effort, examination, flat, keep_recipe, models, recipe_of, search_models
 from flows.recipe import RECIPES, load_recipe
+from models.training import TrainingConfig
 from rstar.protocols import UserError
 from tasks.engines import Engine
 
@@ -120,3 +122,11 @@ def test_the_difference_of_two_recipes_is_named_by_its_key() -> None:
     other = load_recipe("smoke", ["rounds.2.num_rollouts=3", "run.shards=9"])
     assert difference(load_recipe("smoke"), other) == "rounds.2.num_rollouts is 2 there and 3 here"
     assert flat({"a": {"b": [{"c": 1}]}}) == {"a.b.1.c": 1}
+
+
+def test_each_training_key_of_a_recipe_is_one_of_the_training_process() -> None:
+    known = {field.name for field in fields(TrainingConfig)}
+    demo = load_recipe("demo")
+    for section in (demo.sft, demo.ppm):
+        assert set(section.hyperparameters()) <= known
+    assert demo.sft.hyperparameters()["neftune_noise_alpha"] == 5

@@ -58,6 +58,16 @@ def test_the_same_run_twice_gives_the_same_weights(small_policy: Path, tmp_path:
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
 
 
+def test_noise_on_the_embeddings_is_part_of_training_and_of_nothing_else(small_policy: Path, tmp_path: Path) -> None:
+    rows = [(render_prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
+    for name, alpha in (("without", None), ("with", 5.0), ("again", 5.0)):
+        train_sft.train(config(small_policy, tmp_path / name, epochs=1, neftune_noise_alpha=alpha), rows)
+    prints = [fingerprint(tmp_path / name) for name in ("without", "with", "again")]
+    assert prints[0] != prints[1] == prints[2]
+    names = [set(load_policy(tmp_path / name, device="cpu").state_dict()) for name in ("without", "with")]
+    assert names[0] == names[1]
+
+
 def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
