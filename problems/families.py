@@ -157,7 +157,7 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
     hidden = rng.randint(20, 120)
     events: list[Event] = []
     for kind in kinds:
-        who = rng.choice(sorted(known)) if kind in HARD + ("idle", "give") else actor
+        who = rng.choice(sorted(known)) if kind in (*HARD, "idle", "give") else actor
         whom = other if who == actor else actor
         value = hidden if kind == "some" else values[who.lower()]
         numbers = _draw(kind, value, rng)

@@ -50,7 +50,7 @@ async def test_it_misreads_long_stories_more_often_than_short_ones() -> None:
     for level in ("gsm", "math", "olympiad"):
         problems = [one.problem.question for one in generate({level: 60}, seed=1, split="train")]
         shares.append(sum([await write(policy, question) != solution(question) for question in problems]) / 60)
-    assert shares[0] < 0.3 < shares[1] < shares[2]
+    assert shares[0] < 0.2 < shares[1] < 0.4 < shares[2]
 
 
 async def test_a_foreign_question_is_a_clear_error() -> None:
