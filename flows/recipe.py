@@ -136,7 +136,7 @@ class RoundSection(Section):
 class TrainingSection(Section):
     """What SFT and PPM training have in common."""
 
-    of_rows: ClassVar[set[str]] = {"accumulate"}
+    of_rows: ClassVar[frozenset[str]] = frozenset({"accumulate"})  # which rows a training is given, not how it learns
 
     epochs: Positive
     max_tokens: Count | None = None  # fewer epochs where they hold more tokens than this
@@ -159,13 +159,13 @@ class TrainingSection(Section):
 
     def hyperparameters(self) -> dict[str, Any]:
         """What the training process is told: all but what says which rows it is given."""
-        return self.model_dump(exclude=self.of_rows)
+        return self.model_dump(exclude=set(self.of_rows))
 
 
 class SftSection(TrainingSection):
     """Policy training (Section 3.4, Appendix A)."""
 
-    of_rows: ClassVar[set[str]] = {"accumulate", "num_per_problem", "min_correct_synthetic"}
+    of_rows = TrainingSection.of_rows | {"num_per_problem", "min_correct_synthetic"}
 
     epochs: Positive = 2.0
     batch_tokens: Count = 128 * 4096
@@ -177,7 +177,7 @@ class SftSection(TrainingSection):
 class PpmSection(TrainingSection):
     """Process preference model training (Section 3.3)."""
 
-    of_rows: ClassVar[set[str]] = {"accumulate", "num_per_side", "min_margin", "min_edit_distance"}
+    of_rows = TrainingSection.of_rows | {"num_per_side", "min_margin", "min_edit_distance"}
 
     epochs: Positive = 1.0
     group_batch: Count = 512  # pairs; all of a problem's go together, also where they are more

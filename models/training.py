@@ -45,9 +45,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     adam_beta2: float = 0.999
     optimizer: str = "adamw"  # the paper's; muon learns a tiny model in half the steps
-    neftune_noise_alpha: float | None = (
-        None  # SFT only: noise on the embeddings (arXiv 2310.05914); packed, L = max_length
-    )
+    neftune_noise_alpha: float | None = None  # SFT only: noise on the embeddings (arXiv 2310.05914; L = max_length)
     group_batch: int = 512  # pairs in a batch (PPM only)
     loss: str = "ppm"  # ppm | pqm | orm
     shuffle_labels: bool = False  # the control: PPM targets dealt out at random
