@@ -87,7 +87,7 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
     answer = plan[-1].values["print"]
     if not all(_sane(value) for step in plan for value in step.values.values()) or not _hard_to_guess(answer):
         return None
-    if any(_without(i, plan) == answer for i in range(len(plan) - 1)):
+    if any(_without(i, plan) == answer for i, step in enumerate(plan[:-1]) if step.counts):
         return None
     question = story.question
     problem = Problem(problem_id(question), question, answer, level, source)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "Jon", "Lea")
 ITEMS = ("apples", "stamps", "coins", "shells", "cards", "books", "eggs", "pens", "beads", "nuts")
+ASIDE = "aside"  # where a solution puts a number that does not count
 MASSES = ("kilograms of rice", "liters of milk", "meters of rope", "kilograms of sand")
 
 
@@ -113,7 +114,12 @@ KINDS = {
             ("{A} takes over all {item} of {B}.",),
             "{a} = {a} + {b}",
         ),
-        Kind("idle", ("{A} is {n} years old.", "The bus of {A} has {n} seats."), ""),
+        Kind(
+            "idle",
+            ("{A} is {n} years old.", "The bus of {A} has {n} seats."),
+            ASIDE + " = {n}",
+            ASIDE + " = {n}",
+        ),
         Kind("ask_now", ("How many {item} does {A} have now?", "What does {A} have at last?"), "print({a})"),
         Kind("ask_start", ("How many {item} did {A} have at the start?",), "print({a})"),
         Kind(

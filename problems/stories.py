@@ -14,7 +14,7 @@ from string import ascii_uppercase
 from types import CodeType
 from typing import Any, Literal
 
-from problems.sentences import Event, read, sentences
+from problems.sentences import ASIDE, Event, read, sentences
 from rstar import steps as fmt
 from rstar.protocols import UserError
 
@@ -29,6 +29,11 @@ class PlanStep:
     comment: str
     code: str
     values: Mapping[str, str]  # variable -> value, as printed
+
+    @property
+    def counts(self) -> bool:
+        """Whether the answer hangs on it; not on a step that only notes the number of a distractor."""
+        return not self.code.startswith(ASIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Story:
     def plan(self) -> list[PlanStep]:
         """The true solution, step by step; a reversed story is undone from its end."""
         told = zip(self.sentences, self.events, strict=True)
-        *events, (asked, ask) = [line for line in told if line[1].kind not in ("idle", "some")]
+        *events, (asked, ask) = [line for line in told if line[1].kind != "some"]
         if ask.kind == "ask_start":
             (sentence, end), *undone = reversed(events)
             lines = [(sentence, end.code), *((f"Undo: {sentence}", event.undo) for sentence, event in undone)]
@@ -138,8 +143,8 @@ def wrong_steps(
 ) -> list[bool]:
     """Say of each rendered step whether it is wrong: it changes a quantity to a value the truth does not give it next.
 
-    `run(variables, code)` executes a step's code and updates `variables`; steps that change nothing that the problem
-    asks about (a side computation on a distractor) are wrong too, and so are steps out of the plan's order.
+    `run(variables, code)` executes a step's code and updates `variables`; a side computation is wrong too, and so are
+    steps out of the plan's order. Distractors may be left out.
     """
     pending = [dict(values) for values in truth]
     variables: dict[str, object] = {}
@@ -154,10 +159,11 @@ def wrong_steps(
             continue
         run(variables, fmt.code_of(step))
         changed = {k: str(v) for k, v in variables.items() if k != "Fraction" and before.get(k, _ABSENT) != v}
-        expected = pending[0] if pending else None
-        verdicts.append(changed != expected)
-        if changed == expected:
-            pending.pop(0)
+        asides = next((i for i, values in enumerate(pending) if not values.keys() <= {ASIDE}), len(pending))
+        allowed = pending[: asides + 1]
+        verdicts.append(changed not in allowed)
+        if changed in allowed:
+            del pending[: allowed.index(changed) + 1]
     return verdicts
 
 

@@ -86,6 +86,7 @@ def test_a_hand_computed_story() -> None:
     assert [dict(step.values) for step in story.plan()] == [
         {"tom": "40"},
         {"ana": "120"},
+        {"aside": "9"},
         {"tom": "26", "ana": "134"},
         {"tom": "13"},  # 26 - 26 * 50 // 100
         {"print": "(13, 134)"},
@@ -129,9 +130,10 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
 
 def test_the_answer_needs_every_step(made) -> None:
     for one in made["train"]:
-        codes = [step.code for step in read_story(one.problem.question).plan()]
-        for left_out in range(len(codes) - 1):
-            assert printed([*codes[:left_out], *codes[left_out + 1 :]]) != one.problem.answer
+        plan = read_story(one.problem.question).plan()
+        for left_out, step in enumerate(plan[:-1]):
+            without = [other.code for other in plan if other is not step]
+            assert (printed(without) == one.problem.answer) == (not plan[left_out].counts)
 
 
 def test_some_wrong_operations_do_not_run_and_most_do(made) -> None:
@@ -157,12 +159,29 @@ def test_a_wrong_operation_leaves_the_check_as_it_is() -> None:
     assert wrong_operation("leo = 4") == "leo = 4"
 
 
-def test_a_side_computation_is_a_wrong_step_though_the_answer_is_right() -> None:
+def test_a_distractor_may_be_noted_or_left_out_but_a_side_computation_is_wrong_though_the_answer_is_right() -> None:
     question = "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom loses 15 coins. D) What does Tom have at last?"
-    steps = solution(question)
-    side = "\n# B) Tom is 9 years old.\nextra = 9\n<end_of_step>"
+    start, noted, *rest = solution(question)
+    assert noted == "\n# B) Tom is 9 years old.\naside = 9\n<end_of_step>"
     truth = [dict(step.values) for step in read_story(question).plan()]
-    assert wrong_steps(truth, [steps[0], side, *steps[1:]], run) == [False, True, False, False, False]
+    assert wrong_steps(truth, [start, noted, *rest], run) == [False] * 5
+    assert wrong_steps(truth, [start, *rest], run) == [False] * 4
+    side, used = noted.replace("aside", "extra"), noted.replace("aside = 9", "tom = tom + 9")
+    assert wrong_steps(truth, [start, side, *rest], run) == [False, True, False, False, False]
+    assert wrong_steps(truth, [start, used, *rest], run)[1]
+
+
+def test_a_distractor_of_a_reversed_story_is_noted_in_its_turn() -> None:
+    question = (
+        "A) Ana has some nuts. B) Ana loses 5 nuts. C) Ana is 9 years old. D) Ana is 9 years old. "
+        "E) In the end Ana has 60 nuts. F) How many nuts did Ana have at the start?"
+    )
+    plan = read_story(question).plan()
+    assert [step.code for step in plan] == ["ana = 60", "aside = 9", "aside = 9", "ana = ana + 5", "print(ana)"]
+    assert plan[1].comment == "Undo: D) Ana is 9 years old." and not plan[1].counts
+    truth, steps = [dict(step.values) for step in plan], solution(question)
+    assert not any(wrong_steps(truth, steps, run))
+    assert not any(wrong_steps(truth, [steps[0], *steps[3:]], run))
 
 
 def test_a_variation_is_a_new_train_problem_of_the_level(made) -> None:
