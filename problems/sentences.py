@@ -13,8 +13,8 @@ from functools import lru_cache
 
 NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "Jon", "Lea")
 ITEMS = ("apples", "stamps", "coins", "shells", "cards", "books", "eggs", "pens", "beads", "nuts")
-ASIDE = "aside"  # where a solution puts a number that does not count
 MASSES = ("kilograms of rice", "liters of milk", "meters of rope", "kilograms of sand")
+ASIDE = "aside"  # where a solution puts a number that does not count
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ class PlanStep:
 
     @property
     def counts(self) -> bool:
-        """Whether the answer hangs on it; not on a step that only notes the number of a distractor."""
-        return not self.code.startswith(ASIDE)
+        """Whether the answer depends on it. A step that only notes the number of a distractor does not count."""
+        return self.values.keys() != {ASIDE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class Story:
         told = zip(self.sentences, self.events, strict=True)
         *events, (asked, ask) = [line for line in told if line[1].kind != "some"]
         if ask.kind == "ask_start":
-            (sentence, end), *undone = reversed(events)
+            events.reverse()
+            events.sort(key=lambda line: line[1].kind != "end")  # the end first, whatever is told after it
+            (sentence, end), *undone = events
             lines = [(sentence, end.code), *((f"Undo: {sentence}", event.undo) for sentence, event in undone)]
         else:
             lines = [(sentence, event.code) for sentence, event in events]
@@ -74,6 +76,7 @@ class Story:
         values: dict[str, object] = {}
         steps = []
         for comment, code in lines:
+            values.pop(ASIDE, None)  # so that the next one counts as a change, also where its number is the same
             before = dict(values)
             printed = run_plan_code(code, values)
             changed = {name: str(value) for name, value in values.items() if before.get(name, _ABSENT) != value}
@@ -153,14 +156,15 @@ def wrong_steps(
         if fmt.kind_of(step) is fmt.StepKind.ANSWER:
             verdicts.append(fmt.answer_of(step) != truth[-1]["print"])
             continue
+        variables.pop(ASIDE, None)
         before = dict(variables)
         if fmt.kind_of(step) is fmt.StepKind.LAST_CODE:
             verdicts.append(bool(pending) and f"<output>{truth[-1]['print']}<end_of_output>" not in step)
             continue
         run(variables, fmt.code_of(step))
         changed = {k: str(v) for k, v in variables.items() if k != "Fraction" and before.get(k, _ABSENT) != v}
-        asides = next((i for i, values in enumerate(pending) if not values.keys() <= {ASIDE}), len(pending))
-        allowed = pending[: asides + 1]
+        counting = next((i for i, values in enumerate(pending) if values.keys() != {ASIDE}), len(pending))
+        allowed = pending[: counting + 1]
         verdicts.append(changed not in allowed)
         if changed in allowed:
             del pending[: allowed.index(changed) + 1]

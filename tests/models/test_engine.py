@@ -71,7 +71,7 @@ def test_prompts_are_shared_by_as_many_rows_as_make_the_fewest_places() -> None:
     assert alike(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
     assert alike(requests(*[1] * 4, *range(2, 60))) == [[at] for at in range(62)]  # one shared, many places left empty
     assert list(map(len, alike(requests(*[1] * 40)))) == [8] * 5
-    many = _Request([[2]], 32, 0)  # the others come in batches of 16, whatever it has places for
+    many = _Request([[2]], 32, 0)  # the others come in batches of 16, however many it has places for
     assert list(map(len, alike([many, *requests(*[1] * 32)]))) == [1, 16, 16]
 
 

@@ -41,21 +41,20 @@ async def test_a_misread_sentence_is_misread_in_nearly_every_sample() -> None:
         first, right, *_ = solution(problem.problem.question)
         found = await always.propose(problem.problem.question, [first], num_candidates=20, seed=0)
         wrong.append(sum(proposal.text != right for proposal in found) / 20)
-    assert (
-        sum(share > 0.8 for share in wrong) >= 25
-    )  # some mistakes, a wrong operation where there is none, have no place
+    assert all(share > 0.8 for share in wrong)
 
 
-async def test_a_distractor_that_it_misreads_is_worked_into_the_answer() -> None:
-    always = BootstrapPolicy(misread=dict.fromkeys(MISREAD, float("inf")), slip=0.0)
+async def test_a_distractor_whose_operation_is_misread_is_worked_into_the_answer() -> None:
+    always = dict.fromkeys(MISREAD, float("inf"))
     question = "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom loses 15 coins. D) What does Tom have at last?"
-    first, *_ = solution(question)
-    codes = set()
-    for seed in range(12):
-        policy = BootstrapPolicy(seed, misread=always.misread, slip=0.0)
-        [proposal] = await policy.propose(question, [first], num_candidates=1, seed=0)
-        codes.add(proposal.text.splitlines()[-2])
-    assert "tom = tom + 9" in codes
+    first, noted, *_ = solution(question)
+    written = [
+        await BootstrapPolicy(seed, misread=always, slip=0.0).propose(question, [first], num_candidates=1, seed=0)
+        for seed in range(40)
+    ]
+    texts = [proposal.text for [proposal] in written]
+    assert texts.count(noted.replace("aside = 9", "tom = tom + 9")) >= 8  # the operation is 40 % of what it misreads
+    assert noted.replace("aside = 9", "tom = tom - 9") not in texts
 
 
 async def test_it_misreads_long_stories_more_often_than_short_ones() -> None:

@@ -128,12 +128,12 @@ def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> N
         assert wrong_steps(one.truth, spoilt, run)[0]
 
 
-def test_the_answer_needs_every_step(made) -> None:
+def test_the_answer_needs_every_step_but_those_that_note_a_distractor(made) -> None:
     for one in made["train"]:
         plan = read_story(one.problem.question).plan()
-        for left_out, step in enumerate(plan[:-1]):
-            without = [other.code for other in plan if other is not step]
-            assert (printed(without) == one.problem.answer) == (not plan[left_out].counts)
+        for left_out in plan[:-1]:
+            others = [step.code for step in plan if step is not left_out]
+            assert (printed(others) == one.problem.answer) == (not left_out.counts)
 
 
 def test_some_wrong_operations_do_not_run_and_most_do(made) -> None:
@@ -171,17 +171,30 @@ def test_a_distractor_may_be_noted_or_left_out_but_a_side_computation_is_wrong_t
     assert wrong_steps(truth, [start, used, *rest], run)[1]
 
 
-def test_a_distractor_of_a_reversed_story_is_noted_in_its_turn() -> None:
+def test_distractors_with_one_number_are_told_apart() -> None:
     question = (
-        "A) Ana has some nuts. B) Ana loses 5 nuts. C) Ana is 9 years old. D) Ana is 9 years old. "
-        "E) In the end Ana has 60 nuts. F) How many nuts did Ana have at the start?"
+        "A) Tom has 40 coins. B) Tom is 9 years old. C) Tom loses 15 coins. D) The bus of Tom has 9 seats. "
+        "E) Tom finds 7 coins. F) What does Tom have at last?"
+    )
+    plan, steps = read_story(question).plan(), solution(question)
+    truth = [dict(step.values) for step in plan]
+    assert [step.counts for step in plan] == [True, False, True, False, True, True]
+    assert not any(wrong_steps(truth, steps, run))
+    assert not any(wrong_steps(truth, [steps[0], *steps[2:]], run))
+    again = [*steps[:3], steps[2].replace("tom - 15", "25"), *steps[3:]]  # a step that changes nothing
+    assert wrong_steps(truth, again, run) == [False, False, False, True, False, False, False, False]
+    slip = [steps[0], steps[1].replace("= 9", "= 15"), *steps[2:]]
+    assert wrong_steps(truth, slip, run) == [False, True, *[False] * 5]
+
+
+def test_a_reversed_story_begins_at_its_end_and_notes_distractors_in_their_turn() -> None:
+    question = (
+        "A) Ana has some nuts. B) Ana loses 5 nuts. C) Ana is 9 years old. D) In the end Ana has 60 nuts. "
+        "E) Ana is 8 years old. F) How many nuts did Ana have at the start?"
     )
     plan = read_story(question).plan()
-    assert [step.code for step in plan] == ["ana = 60", "aside = 9", "aside = 9", "ana = ana + 5", "print(ana)"]
-    assert plan[1].comment == "Undo: D) Ana is 9 years old." and not plan[1].counts
-    truth, steps = [dict(step.values) for step in plan], solution(question)
-    assert not any(wrong_steps(truth, steps, run))
-    assert not any(wrong_steps(truth, [steps[0], *steps[3:]], run))
+    assert [step.code for step in plan] == ["ana = 60", "aside = 8", "aside = 9", "ana = ana + 5", "print(ana)"]
+    assert plan[1].comment == "Undo: E) Ana is 8 years old."
 
 
 def test_a_variation_is_a_new_train_problem_of_the_level(made) -> None:

@@ -63,7 +63,7 @@ async def test_trees_are_grown_and_scored_by_vllm(tiny_ppm: Path, tmp_path: Path
     nodes = [node for [tree] in forests for node in tree.nodes[1:]]
     written = [node for node in nodes if node.num_tokens]
     assert len(written) > len(problems)
-    assert any(node.verdict is Verdict.OK for node in written)  # few: the base knows no problem
+    assert any(node.verdict is Verdict.OK for node in written)  # a few: the base knows no problem
     print(f"{len(nodes)} nodes; policy {requests}; PPM {scored}")
     assert requests["num_requests"] >= len(problems) and scored["num_scored"] > 0
     assert requests["num_retries"] == scored["num_retries"] == 0
