@@ -4,8 +4,8 @@ Stands in for the paper's 236B model (Section 3.4, round 1: DeepSeek-Coder-V2-In
 sentence, and makes human kinds of mistakes at the rates below. Two sources: a sentence that it *misreads* it gets wrong
 nearly every time it sees it (so some problems stay out of reach however often one samples), and *slips* strike anew at
 each sample, more often once something has gone wrong. A distractor's operation is mistaken by working its number into
-the answer; a wrong number or a skip there does no harm. The rates are tuned so that round 1 covers about as much of each
-level as the paper's Table 2 says (97 / 67 / 21 %; reached: 93 / 66 / 22 %).
+the answer; a wrong number or a skip there does no harm. The rates are tuned so that round 1 covers about as much of
+each level as the paper's Table 2 says (97 / 67 / 21 %; reached: 93 / 66 / 22 %).
 """
 
 from __future__ import annotations
