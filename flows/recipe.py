@@ -168,8 +168,9 @@ class SftSection(TrainingSection):
     of_rows = TrainingSection.of_rows | {"num_per_problem", "min_correct_synthetic"}
 
     epochs: Positive = 2.0
-    batch_tokens: Count = 128 * 4096
-    neftune_noise_alpha: Positive | None = None  # noise on the embeddings (NEFTune); L is the packed length
+    batch_tokens: Count = 128 * 4096  # in rows of max_length
+    packing: bool = True  # as many trajectories a row as fit; False: one
+    neftune_noise_alpha: Positive | None = None  # noise on the embeddings (NEFTune); L is the row's length
     num_per_problem: Count = 2
     min_correct_synthetic: Share = 0.5
 

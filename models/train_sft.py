@@ -77,7 +77,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup_ratio,
         max_length=config.max_length,
-        packing=True,
+        packing=config.packing,
         packing_strategy="bfd",
         per_device_train_batch_size=1,
         gradient_accumulation_steps=max(1, config.batch_tokens // config.max_length),
@@ -106,6 +106,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     figures = {
         "num_examples": len(kept),
         "num_dropped": len(rows) - len(kept),
+        "num_steps": trainer.state.global_step,
         "num_tokens": int(num_tokens * trainer.state.epoch),
         "seconds": round(seconds, 2),
         "loss": result.training_loss,

@@ -42,10 +42,11 @@ class TrainingConfig:
     max_tokens: int | None = None  # fewer epochs where they hold more tokens than this
     batch_tokens: int = 128 * 4096  # the paper: 128 sequences of 4096 tokens
     max_length: int = 4096
+    packing: bool = True  # SFT only: rows of `max_length` tokens; False: each trajectory is a row
     weight_decay: float = 0.0
     adam_beta2: float = 0.999
     optimizer: str = "adamw"  # the paper's; muon learns a tiny model in half the steps
-    neftune_noise_alpha: float | None = None  # SFT only: noise on the embeddings (arXiv 2310.05914; L = max_length)
+    neftune_noise_alpha: float | None = None  # SFT only: noise on the embeddings (arXiv 2310.05914; L = a row's length)
     group_batch: int = 512  # pairs in a batch (PPM only)
     loss: str = "ppm"  # ppm | pqm | orm
     shuffle_labels: bool = False  # the control: PPM targets dealt out at random

@@ -51,6 +51,14 @@ async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
+@pytest.mark.parametrize(("packing", "num_steps"), [(True, 1), (False, 4)])
+def test_a_row_is_packed_or_one_trajectory(small_policy: Path, tmp_path: Path, packing: bool, num_steps: int) -> None:
+    rows = [(render_prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
+    train_sft.train(config(small_policy, tmp_path / "policy", epochs=1, packing=packing), rows)
+    manifest = json.loads((tmp_path / "policy" / "manifest.json").read_text())
+    assert manifest["figures"]["num_steps"] == num_steps
+
+
 def test_the_same_run_twice_gives_the_same_weights(small_policy: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         short = config(small_policy, tmp_path / name, epochs=1)
