@@ -5,6 +5,7 @@ One bar a stage of the round at work; a finished stage leaves one line. Prefect'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from tasks.progress import Progress, listening
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line breaks
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -71,7 +73,12 @@ def cell(value: object) -> str:
     """Render one value: fractions with three digits, nothing for null."""
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Text that a step may have written, with its control characters written out: a terminal would obey them."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def announce_sandbox(provider: str, say: Console) -> None:

@@ -81,17 +81,19 @@ async def _protections() -> str:
 
 
 def docker() -> Finding:
-    from sandbox.container import IMAGE, NoEngine, check_image, engine
+    from sandbox.container import GVISOR, IMAGE, NoEngine, check_image, engine
 
     try:
         with engine() as client:
             version = f"{client.version()['Version']} answers"
+            has_gvisor = GVISOR in client.info().get("Runtimes", {})
             check_image(client, IMAGE)
     except UserError as error:
         advice = "start one, or set DOCKER_HOST; until then steps run in the local sandbox"
         return Finding("Docker sandbox", str(error).removeprefix("sandbox: ").split(";")[0],
                        advice if isinstance(error, NoEngine) else "`rstar sandbox build`")  # fmt: skip
-    return Finding("Docker sandbox", f"{version}, image {IMAGE} is there")
+    runtime = "gVisor's runtime too" if has_gvisor else "no gVisor"
+    return Finding("Docker sandbox", f"{version}, image {IMAGE} is there, {runtime}")
 
 
 def gpu() -> Finding:

@@ -225,7 +225,7 @@ class SandboxSection(Section):
     """Where steps run."""
 
     provider: Literal["auto", "docker", "gvisor", "local"] = "auto"
-    time_limit_seconds: Positive = 2.0
+    time_limit_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     memory_limit_mb: Count = 512
 
 

@@ -19,7 +19,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from flows import plans
-from flows.console import announce_sandbox, console, errors, print_rows, watching
+from flows.console import announce_sandbox, console, errors, print_rows, visible, watching
 from flows.importing import name_bad_rows
 from flows.recipe import Recipe
 from flows.thoughts import cost, summary, terminal
@@ -131,7 +131,7 @@ def shown_live(solving: Solving) -> Iterator[None]:
         if (best := solving.best) is None:
             return Text(f"thinking: {spent}", style="dim")
         status = Text.assemble(
-            ("best so far: ", "bold"), best.answer, (f"  PPM score {best.score:.3f}; {spent}", "dim")
+            ("best so far: ", "bold"), visible(best.answer), (f"  PPM score {best.score:.3f}; {spent}", "dim")
         )
         return Group(terminal(best.steps, colour=True), status)
 
@@ -148,11 +148,11 @@ def show(solution: Solution) -> None:
         console.print(f"no line of thought came to an answer{hint}", markup=False)
     else:
         console.print(terminal(best.steps, colour=console.is_terminal))
-        console.print(Text.assemble((f"answer: {best.answer}", "bold"), f"   PPM score {best.score:.3f}"))
+        console.print(Text.assemble((f"answer: {visible(best.answer)}", "bold"), f"   PPM score {best.score:.3f}"))
         if other := solution.runner_up:
-            console.print(f"runner-up: {other.answer}   PPM score {other.score:.3f}", markup=False)
+            console.print(f"runner-up: {visible(other.answer)}   PPM score {other.score:.3f}", markup=False)
         votes = f"majority: {solution.majority}   weighted by score: {solution.weighted_majority}"
-        console.print(votes, markup=False)
+        console.print(visible(votes), markup=False)
     console.print(cost(solution), style="dim", markup=False)
 
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.text import Text
 
+from flows.console import visible
 from rstar.solving import Ending, Solution
 from rstar.steps import ANSWER, END_OF_ANSWER, END_OF_OUTPUT, OUTPUT, StepKind, code_of, kind_of, output_spans
 from rstar.thinking import Thought
@@ -31,7 +32,8 @@ def pieces(steps: Sequence[str]) -> Iterator[tuple[Kind, str]]:
 def terminal(steps: Sequence[str], *, colour: bool) -> RenderableType:
     """Lay steps out for a terminal; without colour as plain text."""
     lines: list[RenderableType] = []
-    for kind, text in pieces(steps):
+    for kind, written in pieces(steps):
+        text = visible(written)
         if kind == "code":
             lines.append(Syntax(text, "python", background_color="default", word_wrap=True) if colour else Text(text))
         else:

@@ -1,7 +1,8 @@
 """Hostile code, tried on a provider while the host is watched: `rstar sandbox attack`.
 
 Each row of code is run as a step. An escape is whatever shows that it got out: a change of the watched files, a
-connection to a port that listens on this host, or the secret of a file of this host in what the step printed.
+connection to a port that listens on this host, or the secret of a file of this host in what the step printed. What
+other programs change while no step runs is watched no further, and said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rstar.protocols import SandboxLost
 from sandbox.pool import Sandbox
 
 DEPTH = 2  # folders below the watched ones
+IDLE_SECONDS = 3.0  # for which the host is watched first
 OURS = ("rstar-", "pytest-", "bash_jobs", "tmp")  # what else may come and go in the temporary folder meanwhile
 
 
@@ -51,6 +53,7 @@ class Canary:
         self.file.write_text(self.secret)
         self.num_connections = 0
         self.port = 0
+        self.restless: set[str] = set()  # paths that change while no step runs
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Canary]:
@@ -77,12 +80,17 @@ class Canary:
         seen = {str(self.file): _state(self.file)}
         for root in watched():
             seen |= _walk(root, DEPTH)
-        return seen
+        return {path: state for path, state in seen.items() if path not in self.restless}
+
+    async def settle(self, seconds: float) -> set[str]:
+        """Leave out what changes on this host while no step runs, and return it."""
+        before = self.snapshot()
+        await asyncio.sleep(seconds)
+        self.restless |= _changed(before, self.snapshot())
+        return self.restless
 
     def escapes(self, before: Mapping[str, tuple[int, int]], connections: int, told: str) -> list[str]:
-        after = self.snapshot()
-        changed = sorted({path for path in before.keys() | after.keys() if before.get(path) != after.get(path)})
-        found = [f"changed {path}" for path in changed[:3]]
+        found = [f"changed {path}" for path in sorted(_changed(before, self.snapshot()))[:3]]
         if self.num_connections > connections:
             found.append("reached the host's port")
         if self.secret in told:
@@ -90,10 +98,14 @@ class Canary:
         return found
 
 
-async def attack(sandbox: Sandbox, rows: Iterable[Mapping[str, str]]) -> AsyncIterator[Tried]:
+async def attack(
+    sandbox: Sandbox, rows: Iterable[Mapping[str, str]], *, say: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Tried]:
     """Run each row {id, code} as a step of its own, then ask for one more, which must be answered."""
     canary = Canary()
     async with canary.listening():
+        for path in sorted(await canary.settle(IDLE_SECONDS)):
+            say(f"{path} changes while no step runs: not watched")
         for row in rows:
             before, connections = canary.snapshot(), canary.num_connections
             start = time.monotonic()
@@ -116,6 +128,10 @@ async def _try(sandbox: Sandbox, code: str) -> tuple[str, str, str]:
     if execution.checkpoint:
         await sandbox.release(execution.checkpoint)
     return execution.verdict.value, execution.output, execution.error
+
+
+def _changed(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> set[str]:
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
 def _walk(folder: Path, depth: int) -> dict[str, tuple[int, int]]:

@@ -29,13 +29,16 @@ from docker.types import LogConfig, Ulimit
 from rstar.protocols import SandboxLost, UserError
 from sandbox.limits import Limits
 from sandbox.link import BOOT, ENVIRONMENT, MAX_LINE_BYTES, hello
+from sandbox.owner import Owner, this_process
 from sandbox.pool import Sandbox
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "infra" / "sandbox"
 IMAGE = "rstar-sandbox"
+GVISOR = "runsc"  # its runtime's name
 BASE_IMAGE = "python:3.11-slim"
-LABEL = "rstar.sandbox"  # its value: the process that owns the container, a number that means something at its `place`
+LABEL = "rstar.sandbox"
+LABELS = {"pid": LABEL} | {name: f"{LABEL}.{name}" for name in ("started", "boot", "namespace")}  # its Owner
 SOURCE_LABEL = "rstar.sandbox.source"
 INSIDE = "/opt/rstar"
 WORK = "/work"
@@ -75,6 +78,11 @@ class DockerSandbox(Sandbox):
         with engine() as client:
             remove_orphans(client)
             check_image(client, self._image)
+            if self._runtime and self._runtime not in client.info().get("Runtimes", {}):
+                raise UserError(
+                    f"sandbox: the Docker engine has no runtime {self._runtime}; install gVisor and register it with "
+                    f"`{self._runtime} install` (docs/sandbox.md), or ask for another provider"
+                )
 
     def protections(self) -> str:
         return (
@@ -169,7 +177,7 @@ def engine() -> Any:
         place = os.environ.get("DOCKER_HOST", "its usual place")
         raise NoEngine(
             f"sandbox: no Docker engine answers at {place}; start one, set DOCKER_HOST, "
-            'or ask for the weaker one with sandbox.provider = "local"'
+            'or ask for the weaker sandbox: sandbox.provider = "local", --provider local'
         ) from None
     return _Closing(client)
 
@@ -215,13 +223,19 @@ def _own(attached: Any) -> socket.socket:
     return connection
 
 
+def labels() -> dict[str, str]:
+    """Who owns a container."""
+    owner = asdict(this_process())
+    return {label: owner[name] for name, label in LABELS.items()}
+
+
 def container_options(limits: Limits, runtime: str | None) -> dict[str, Any]:
     """What `docker run` would be told."""
     settings = json.dumps(asdict(limits))
     return {
         "command": ["python3", "-s", "-P", "-B", "-c", BOOT, INSIDE, WORK, settings, "container"],
         "environment": ENVIRONMENT | {"HOME": WORK, "TMPDIR": WORK},
-        "labels": {LABEL: str(os.getpid()), f"{LABEL}.started": process_start(os.getpid()), **place()},
+        "labels": labels(),
         "runtime": runtime,
         "user": USER,
         "stdin_open": True,
@@ -258,31 +272,14 @@ def remove_container(container_id: str) -> None:
 
 def remove_orphans(client: Any) -> list[str]:
     """Remove the containers whose owner is gone, of other places those that have ended; return their ids."""
-    removed, here = [], place()
+    removed = []
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
-        owner, started = container.labels.get(LABEL, ""), container.labels.get(f"{LABEL}.started", "")
-        if here.items() <= container.labels.items():
-            is_orphan = owner.isdigit() and process_start(int(owner)) != started
-        else:
-            is_orphan = container.status in ("exited", "dead")
-        if is_orphan:
+        is_gone = Owner(**{name: container.labels.get(label, "") for name, label in LABELS.items()}).is_gone()
+        if is_gone or (is_gone is None and container.status in ("exited", "dead")):
             with suppress(APIError):
                 container.remove(force=True, v=True)
                 removed.append(container.id)
     return removed
-
-
-def place() -> dict[str, str]:
-    """Labels that say where the numbers of processes are those of this process: this boot, and its PID namespace."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {f"{LABEL}.boot": boot, f"{LABEL}.namespace": str(Path("/proc/self/ns/pid").stat().st_ino)}
-
-
-def process_start(pid: int) -> str:
-    """When a process started, so that a number given out twice is not taken for the same; "" if gone."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
 
 
 def check_image(client: Any, image: str) -> None:
@@ -325,7 +322,10 @@ def build_image(
         )  # fmt: skip
         for line in lines:
             if "error" in line:
-                raise UserError(f"sandbox: the image was not built: {' '.join(line['error'].split())[:300]}")
+                raise UserError(
+                    f"sandbox: the image was not built from {base_image or 'no image'}: "
+                    f"{' '.join(line['error'].split())[:300]}; --base-image names another one, such as one that is here"
+                )
             if text := str(line.get("stream", "")).strip():
                 say(text)
         return str(client.images.get(image).id)

@@ -56,6 +56,7 @@ class ForkServer:
         self._roots: set[str] = set()
         self._kept: OrderedDict[str, bool] = OrderedDict()  # checkpoint key -> forked from the warm root
         self._dropped: list[str] = []
+        self._reply: asyncio.Future[bytes] | None = None  # that is awaited
         self._lock = FairLock()
         self.isolation: dict[str, bool] = {}
         self.python = ""  # its version, once it has started
@@ -117,8 +118,10 @@ class ForkServer:
         self._dropped += keys
 
     async def aclose(self) -> None:
-        """Stop the server for good: steps still in line find it closed."""
+        """Stop the server for good: the step that runs dies with it, steps still in line find it closed."""
         self.closed = True
+        if self._reply:
+            self._reply.cancel()
         async with self._lock.hold():
             await self._stop()
 
@@ -248,8 +251,13 @@ class ForkServer:
             request = request | {"drop": dropped}
         try:
             await self._link.send(json.dumps(request).encode() + b"\n")
-            line = await asyncio.wait_for(self._link.receive(), seconds)
+            self._reply = asyncio.ensure_future(self._link.receive())
+            line = await asyncio.wait_for(self._reply, seconds)
             return json.loads(line) if line.endswith(b"\n") else None
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+            return None
         except (ConnectionError, ValueError, RecursionError):
             return None
 

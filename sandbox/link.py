@@ -16,11 +16,13 @@ from typing import Protocol
 from rstar.protocols import SandboxLost
 from sandbox.folders import remove
 from sandbox.limits import Limits
+from sandbox.owner import Owner, this_process
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; del sys.path[0], sys.argv[1]; main()"
 )
 STARTUP_SECONDS = 60.0
+PREFIX, OWNER = "rstar-sandbox-", "owner.json"  # of the work folders, and the file in them that says whose they are
 MAX_LINE_BYTES = 64 * 2**20
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -72,8 +74,10 @@ class LocalLink:
 
     @classmethod
     async def start(cls, limits: Limits, *, namespaces: bool) -> LocalLink:
-        work = Path(tempfile.mkdtemp(prefix="rstar-sandbox-"))
+        await asyncio.to_thread(remove_abandoned)
+        work = Path(tempfile.mkdtemp(prefix=PREFIX))
         try:
+            (work / OWNER).write_text(json.dumps(asdict(this_process())))
             link = cls(await cls._process_in(work, limits, namespaces=namespaces), work)
         except BaseException:
             remove(str(work), str(work))
@@ -127,6 +131,14 @@ class LocalLink:
         with suppress(OSError):
             return (self._work / "server.log").read_text(errors="replace").strip()
         return ""
+
+
+def remove_abandoned() -> None:
+    """Remove the work folders whose owner was killed."""
+    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
+        with suppress(OSError, ValueError, TypeError):
+            if file.stat().st_uid == os.geteuid() and Owner(**json.loads(file.read_text())).is_gone():
+                remove(str(file.parent), str(file.parent))
 
 
 async def hello(link: Link) -> None:

@@ -150,11 +150,13 @@ class Sandbox(ABC):
                 taken = ran.execution.seconds
                 return ran.execution, Checkpoint(key, parent, code, variables, warm, taken, ran.keepable)
             except SandboxLost as error:
+                if server.closed:
+                    raise
                 self._counts["lost"] += 1
                 log.warning(
                     "the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error
                 )
-                if attempt == self.limits.num_retries or server.closed:
+                if attempt == self.limits.num_retries:
                     raise
                 await asyncio.sleep(RETRY_SECONDS * 2**attempt)
         raise AssertionError("unreachable")

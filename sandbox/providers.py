@@ -17,9 +17,9 @@ def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: i
         from sandbox.local import LocalSandbox
 
         return LocalSandbox(limits=limits, num_workers=workers)
-    from sandbox.container import DockerSandbox
+    from sandbox.container import GVISOR, DockerSandbox
 
-    return DockerSandbox(limits=limits, num_workers=workers, runtime="runsc" if provider == "gvisor" else None)
+    return DockerSandbox(limits=limits, num_workers=workers, runtime=GVISOR if provider == "gvisor" else None)
 
 
 def choose(name: str) -> tuple[str, str]:

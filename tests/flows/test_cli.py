@@ -119,3 +119,47 @@ def test_demo_overrules_a_seed_only_where_one_is_asked_for(
     monkeypatch.setattr(cli, "run_evolution", lambda *arguments: asked.extend(arguments))
     cli.demo(seed=seed, out=None, recipe="demo", set=[key for key in overrides if key == "run.seed=3"])
     assert asked == ["demo", folder, overrides]
+
+
+def sandboxed(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return rstar("sandbox", *map(str, arguments), "--provider", "local")
+
+
+def test_an_attack_without_rows_or_with_nowhere_to_write_is_one_line(tmp_path: Path) -> None:
+    rows, empty = tmp_path / "rows.jsonl", tmp_path / "empty.jsonl"
+    row = json.dumps({"id": "a", "code": "print(1)"}) + "\n"
+    rows.write_text(row)
+    empty.write_text("[1]\n\n")
+    for arguments, words in (
+        ([empty], ["empty.jsonl: no row"]),
+        ([rows, "--out", rows], ["--out", "name another one"]),
+        ([rows, "--out", tmp_path / "nowhere" / "out.jsonl"], ["--out", "No such file or directory"]),
+        ([rows, "--out", tmp_path], ["--out", "Is a directory"]),
+    ):
+        ended = sandboxed("attack", *arguments)
+        assert ended.returncode == 2, ended
+        assert all(word in ended.stderr for word in words), ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert rows.read_text() == row
+
+
+def test_what_was_tried_is_kept_and_what_was_not_is_counted(tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows.write_text("\ufeff" + json.dumps({"id": "a", "code": "print(1)"}) + '\n{"id": 1}\n')
+    ended = sandboxed("attack", rows, "--out", out)
+    assert ended.returncode == 0, ended
+    assert "rows.jsonl:2: not a row {id, code} (no 'code')" in ended.stderr
+    assert "1 of 1 tried, 1 left out, 0 escapes" in ended.stdout
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a"]
+
+
+def test_a_step_from_a_file_in_another_encoding_is_told_whole_as_json(tmp_path: Path) -> None:
+    step = tmp_path / "step.py"
+    step.write_bytes(b"\xef\xbb\xbfprint('\\x1b[2J' + 'y' * 30_000)\n")
+    ended = sandboxed("run", step, "--json")
+    assert json.loads(ended.stdout)["output"] == "\x1b[2J" + "y" * 30_000
+    shown = sandboxed("run", step)
+    assert "\x1b" not in shown.stdout and "\\x1b[2J" in shown.stdout and "characters more" in shown.stdout
+    step.write_bytes(b"# -*- coding: latin-1 -*-\nprint(len('\xe9'))\n")
+    assert json.loads(sandboxed("run", step, "--json").stdout)["output"] == "1"
+    assert "3600" in sandboxed("run", step, "--seconds", "inf").stderr

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
-from sandbox.container import LABEL, place, process_start, remove_orphans
+from sandbox.container import LABEL, labels, remove_orphans
 
+MINE = labels()
+HERE = {label: value for label, value in MINE.items() if label.endswith((".boot", ".namespace"))}
 GONE = {LABEL: "999999999", f"{LABEL}.started": "1"}
-MINE = {LABEL: str(os.getpid()), f"{LABEL}.started": process_start(os.getpid())}
 
 
 class Container:
-    def __init__(self, labels: dict[str, str], status: str) -> None:
+    def __init__(self, carried: dict[str, str], status: str) -> None:
         self.id = "c"
-        self.labels = labels
+        self.labels = carried
         self.status = status
         self.removed = False
 
@@ -36,21 +36,21 @@ class Client:
 
 
 @pytest.mark.parametrize(
-    ("labels", "status", "removed"),
+    ("carried", "status", "removed"),
     [
-        (GONE | place(), "running", True),
-        (MINE | place(), "running", False),
-        (MINE | {f"{LABEL}.started": "1"} | place(), "running", True),  # its number was given out again
-        (GONE | place() | {f"{LABEL}.namespace": "1"}, "running", False),
-        (GONE | place() | {f"{LABEL}.boot": "another"}, "running", False),
-        (GONE | place() | {f"{LABEL}.boot": "another"}, "created", False),
-        (GONE | place() | {f"{LABEL}.boot": "another"}, "exited", True),
+        (GONE | HERE, "running", True),
+        (MINE, "running", False),
+        (MINE | {f"{LABEL}.started": "1"}, "running", True),  # its number was given out again
+        (GONE | HERE | {f"{LABEL}.namespace": "1"}, "running", False),
+        (GONE | HERE | {f"{LABEL}.boot": "another"}, "running", False),
+        (GONE | HERE | {f"{LABEL}.boot": "another"}, "created", False),
+        (GONE | HERE | {f"{LABEL}.boot": "another"}, "exited", True),
         (GONE, "running", False),
         (GONE, "dead", True),
     ],
 )
 def test_only_containers_whose_owner_is_known_to_be_gone_are_removed(
-    labels: dict[str, str], status: str, removed: bool
+    carried: dict[str, str], status: str, removed: bool
 ) -> None:
-    container = Container(labels, status)
+    container = Container(carried, status)
     assert (remove_orphans(Client(container)), container.removed) == (["c"] * removed, removed)

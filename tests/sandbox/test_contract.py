@@ -6,14 +6,20 @@ Docker's needs an engine and the image (`rstar sandbox build`); where RSTAR_REQU
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
-from rstar.protocols import Executor, Verdict
+from rstar.protocols import Executor, SandboxLost, Verdict
 from sandbox.container import DockerSandbox
 from sandbox.limits import Limits
 from sandbox.local import LocalSandbox
@@ -320,3 +326,70 @@ async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> No
         Verdict.FORBIDDEN,
         f"Forbidden: {timer[: timer.index('(')]}",
     )
+
+
+async def test_closing_the_sandbox_ends_the_step_that_runs(make: Make) -> None:
+    sandbox = make(replace(LIMITS, seconds=60.0))
+    await sandbox.prepare()
+    running = asyncio.create_task(sandbox.run(None, f"{FORK}\nwhile True: pass"))
+    await asyncio.sleep(1.0)
+    start = time.monotonic()
+    await sandbox.aclose()
+    assert time.monotonic() - start < 10
+    with pytest.raises(SandboxLost):
+        await running
+
+
+OWNER = """import asyncio, sys
+from sandbox.limits import Limits
+from sandbox.providers import open_sandbox
+async def main():
+    async with open_sandbox(sys.argv[1], limits=Limits(seconds=600.0), workers=1) as sandbox:
+        print("open", flush=True)
+        await sandbox.run(None, "import os\\nwhile True: pass  # of a killed owner")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("provider", ["docker", "local"])
+def test_the_step_of_a_killed_owner_ends_with_it(provider: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if provider == "docker":
+        request.getfixturevalue("docker_image")
+    environment, before = os.environ | {"TMPDIR": str(tmp_path)}, busy()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, provider], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert owner.stdout and owner.stdout.readline() == "open\n"
+    deadline = time.monotonic() + 20
+    while not (there := busy() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert there  # the step's process
+    owner.kill()
+    owner.wait()
+    deadline = time.monotonic() + 10
+    while there & set(psutil.pids()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not there & set(psutil.pids())
+    if provider == "local":  # its folder goes with the next one to start
+        [folder] = tmp_path.glob("rstar-sandbox-*")
+        remove_abandoned_in(tmp_path)
+        assert not folder.exists()
+
+
+def busy() -> set[int]:
+    """Processes that have used a good part of the last moments on a processor, as a step without end does."""
+    first = {process.pid: process.cpu_times().user for process in psutil.process_iter()}
+    time.sleep(0.4)
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cpu_times().user - first.get(process.pid, 0.0) > 0.1 and "sandbox.server" in " ".join(
+                process.cmdline()
+            ):
+                found.add(process.pid)
+    return found
+
+
+def remove_abandoned_in(folder: Path) -> None:
+    code = "from sandbox.link import remove_abandoned; remove_abandoned()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(folder)}, check=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -55,6 +56,17 @@ async def test_a_killed_checkpoint_is_made_again_without_losing_the_others() -> 
         max(tree, key=lambda process: process.create_time()).kill()
         assert (await sandbox.run(parent, "x")).output == "[1]"
         assert sandbox.metrics()["server_starts"] == 1
+
+
+async def test_a_step_that_takes_longer_when_it_is_made_again_has_the_time_of_any_step() -> None:
+    async with one_worker() as sandbox:
+        soon = time.time() + 1.0
+        slow_later = f"import os, time\nif time.time() > {soon}:\n    time.sleep(1.0)\nx = [1]\nprint(os.getpid())"
+        parent = (await sandbox.run(None, slow_later)).checkpoint
+        tree = psutil.Process(sandbox._servers[0].pid).children(recursive=True)
+        max(tree, key=lambda process: process.create_time()).kill()
+        await asyncio.sleep(soon - time.time())
+        assert (await sandbox.run(parent, "x")).output == "[1]"
 
 
 @pytest.mark.parametrize("namespaces", [True, False])

@@ -1,0 +1,37 @@
+"""Who owns what a sandbox makes outside its own process, so that the next one can clear away what a killed run left."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sandbox.processes import born
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process: its number, when it started, and the boot and PID namespace in which that number is its own."""
+
+    pid: str
+    started: str
+    boot: str
+    namespace: str
+
+    def is_gone(self) -> bool | None:
+        """Whether it has ended; None where that cannot be told from here."""
+        here = this_process()
+        if (self.boot, self.namespace) != (here.boot, here.namespace) or not self.pid.isdigit():
+            return None
+        return born(int(self.pid)).decode() != self.started
+
+
+def this_process() -> Owner:
+    return Owner(str(os.getpid()), born(os.getpid()).decode(), *_place())
+
+
+@lru_cache(maxsize=1)
+def _place() -> tuple[str, str]:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return boot, str(Path("/proc/self/ns/pid").stat().st_ino)
