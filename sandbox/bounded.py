@@ -33,7 +33,7 @@ def bounded(value: object) -> Value:
     if kind is int:
         small = -MAX_INT < value < MAX_INT  # type: ignore[operator]
     elif kind is float or kind is bool:
-        small = True
+        small = value == value  # two that are not numbers are equal or not as they are one object or two
     elif kind is str:
         small = len(value) <= MAX_STR_CHARS  # type: ignore[arg-type]
     elif kind is Fraction:

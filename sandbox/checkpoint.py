@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sandbox.arithmetic import Variables
 
 WARM_MODULES = ("numpy", "sympy")  # what the warm root has imported, with its random state seeded
-_IMPORTS_WARM = re.compile(r"(?:^|[;:])[ \t\f]*(?:from|import)\b.*\b(?:numpy|sympy|scipy|mpmath)\b", re.MULTILINE)
+_WARM = re.compile(r"\b(?:numpy|sympy|scipy|mpmath)\b")  # however it is imported
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,4 +41,4 @@ class Checkpoint:
 
 
 def imports_warm_modules(code: str) -> bool:
-    return _IMPORTS_WARM.search(code) is not None
+    return _WARM.search(code) is not None

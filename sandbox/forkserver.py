@@ -38,6 +38,10 @@ class PrefixFailed(Exception):
         self.report = report
 
 
+class InterpreterGone(Exception):
+    """A kept interpreter, in which steps have run, does not fork any more."""
+
+
 Launch = Callable[[Limits], Awaitable[Link]]
 REPLY_SECONDS = 30.0  # beyond the step's own limit
 SLACK, SLACK_SECONDS = 4.0, 0.25  # how much longer a step may take when it is run again
@@ -162,11 +166,17 @@ class ForkServer:
                 origin, again = await self._revive(parent, warm)
             except PrefixFailed as failed:
                 return failed.report
+            except InterpreterGone:
+                if last:
+                    return {"ending": "unlike_itself"}
+                continue
             codes = [*(step.code for step in again), code]
             seconds = self._seconds(again, patient=last) + self._limits.seconds
             report = await self._execute(origin, codes, key, seconds=seconds, plain=plain)
-            if report and report["ending"] == "timed_out" and again and not last:
-                continue  # perhaps it was not the step
+            if report and report["ending"] == "timed_out" and again and not report["reached"]:
+                if last:
+                    return {"ending": "unlike_itself"}
+                continue  # it was not the step
             if report is None or report["ending"] not in ("parent_gone", "unstarted"):
                 return report
             if report["ending"] == "parent_gone":  # only that interpreter is lost
@@ -208,7 +218,7 @@ class ForkServer:
             self._kept.pop(origin, None)
             self._roots.discard(origin)
         if report["ending"] in ("parent_gone", "unstarted"):
-            raise SandboxLost("an interpreter ended")
+            raise InterpreterGone if kept else SandboxLost("an interpreter ended")
         if report.get("status") != "ok":
             raise PrefixFailed({"ending": "unlike_itself"} if report["ending"] == "timed_out" else report)
         if not report.get("kept"):  # this time it left something open
@@ -218,9 +228,10 @@ class ForkServer:
         return checkpoint.key, again
 
     def _seconds(self, steps: Sequence[Checkpoint], *, patient: bool) -> float:
-        """What steps that ran before may take this time; where that was too little, what any may take."""
+        """What steps that ran before may take this time; where that was too little, as much as one step more."""
         limit = self._limits.seconds
-        return sum(limit if patient else min(limit, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
+        seconds = sum(min(limit, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
+        return seconds + limit if patient else seconds
 
     async def _root(self, warm: bool) -> str:
         key = "root-warm" if warm else "root"

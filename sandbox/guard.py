@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 FORBIDDEN_EVENTS = frozenset(
     {
@@ -48,7 +48,7 @@ class Guard:
         self._wanted = wanted
         self.armed = False
         self.violation = ""
-        self._work = f"{os.path.realpath(work)}/"
+        self._inside = (f"{os.path.realpath(work)}/",)  # where a step may write
         sys.addaudithook(self._hook)
         if wanted:
             for name in TIMERS:
@@ -62,6 +62,10 @@ class Guard:
             raise Forbidden(name)
 
         return refused
+
+    def keep_in(self, folders: Sequence[str]) -> None:
+        """Name the folders that a step may write in, by their real paths."""
+        self._inside = tuple(f"{folder}/" for folder in folders)
 
     def arm(self) -> None:
         self.violation, self.armed = "", self._wanted
@@ -87,4 +91,4 @@ class Guard:
         if not isinstance(path, str | bytes):
             return True  # an open descriptor was judged when it was opened
         real = os.path.realpath(os.fsdecode(path))
-        return real == os.devnull or f"{real}/".startswith(self._work)
+        return real == os.devnull or f"{real}/".startswith(self._inside)

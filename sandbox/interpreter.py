@@ -3,7 +3,8 @@
 A checkpoint is such a process. For a step it receives the code, a socket and a pipe; its child runs the code, reports
 on the socket, and if all went well waits on that same socket as the new checkpoint. The parent never runs anything, so
 siblings see nothing of each other; a step that leaves a file open or memory shared is not kept, but run again for each
-step that continues it. Only the standard library is used, and nothing that a step could have patched.
+step that continues it. Only the standard library is used, of which what is called most is taken at the start:
+a step that patches the rest ends its own trajectory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ THREAD_LOOKS, THREAD_SECONDS = 50, 0.001
 _getstate, _setstate = random.getstate, random.setstate
 _listdir, _getrusage, _len, _type = os.listdir, resource.getrusage, len, type
 _getrlimit, _setrlimit, _setpgid, _dup2, _close = resource.getrlimit, resource.setrlimit, os.setpgid, os.dup2, os.close
-_open, _chdir, _mkdir, _copytree, _Socket = os.open, os.chdir, os.mkdir, shutil.copytree, socket.socket
+_open, _chdir, _mkdir, _Socket = os.open, os.chdir, os.mkdir, socket.socket
+_islink, _isdir, _symlink, _readlink = os.path.islink, os.path.isdir, os.symlink, os.readlink
+_copy_file, _copy_mode = shutil.copy2, shutil.copystat
 _fstat, _getcwd, _read, _sleep, _clock = os.fstat, os.getcwd, os.read, time.sleep, time.perf_counter
 _rename, _realpath = os.rename, os.path.realpath
 _send_fds, _recv_fds = socket.send_fds, socket.recv_fds
@@ -85,6 +88,7 @@ class Interpreter:
             1, "w", buffering=1, encoding="utf-8", closefd=False
         )
         self._home, self._inside = _getcwd(), ""  # the trajectory's folder, and where in it the steps stand
+        self._homes: list[str] = []  # all its names so far: what steps made may name an older one, which is gone
         self._children = signal.SIG_DFL  # what the steps want done at a child's end
         self._channel: socket.socket
         self._inherited: set[int] = set()
@@ -148,14 +152,13 @@ class Interpreter:
             if forked:
                 here = _getcwd()
                 home = here[: _len(here) - _len(self._inside)]
-                if _listdir(home):
-                    _copytree(home, folder, symlinks=True)
-                else:
-                    _mkdir(folder)
+                _copy(home, folder)
                 _chdir(folder + self._inside)
             else:
                 _rename(self._home, folder)
             self._home = _realpath(folder)
+            self._homes.append(self._home)
+            self._guard.keep_in(self._homes)
             os.environ["TMPDIR"] = os.environ["HOME"] = folder
             if "tempfile" in sys.modules:
                 sys.modules["tempfile"].tempdir = None
@@ -181,6 +184,8 @@ class Interpreter:
             if i == _len(codes) - 1:
                 _dup2(output, 1)
                 _close(output)
+                if i:
+                    send(self._channel, {"last": True})
             self._num_steps += 1
             start = _clock()
             reply = self._move(folder, forked=i == 0) or self._step(code, f"<step {self._num_steps}>")
@@ -257,6 +262,20 @@ class Interpreter:
             elif stream is not None:  # the step's own
                 with suppress(Exception):
                     stream.flush()
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a folder so that a listing gives the same order: a tmpfs lists what was made last first."""
+    _mkdir(target)
+    for name in _listdir(source)[::-1]:
+        old, new = f"{source}/{name}", f"{target}/{name}"
+        if _islink(old):
+            _symlink(_readlink(old), new)
+        elif _isdir(old):
+            _copy(old, new)
+        else:
+            _copy_file(old, new)  # with its times and mode
+    _copy_mode(source, target)
 
 
 def _is_open(descriptor: int) -> bool:

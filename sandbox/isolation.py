@@ -13,6 +13,7 @@ import os
 import platform
 import resource
 import signal
+import socket
 import struct
 import sys
 from collections.abc import Callable
@@ -76,7 +77,7 @@ DENIED = {
             "mq_open": 240, "mq_unlink": 241, "setpriority": 141, "ioprio_set": 251, "setsockopt": 54,
             "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314,
         },
-        {"clone": 56, "prlimit64": 302, "fcntl": 72, "ioctl": 16},
+        {"clone": 56, "prlimit64": 302, "fcntl": 72, "ioctl": 16, "socketpair": 53},
     ),
     "aarch64": (
         0xC00000B7,
@@ -94,7 +95,7 @@ DENIED = {
             "mq_open": 180, "mq_unlink": 181, "setpriority": 140, "ioprio_set": 30, "setsockopt": 208,
             "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "sched_setattr": 274,
         },
-        {"clone": 220, "prlimit64": 261, "fcntl": 25, "ioctl": 29},
+        {"clone": 220, "prlimit64": 261, "fcntl": 25, "ioctl": 29, "socketpair": 199},
     ),
 }  # fmt: skip
 X32_BIT, CLONE3 = 0x40000000, 435
@@ -132,6 +133,8 @@ def deny_system_calls() -> bool:
         checks = [(BPF_LOAD, 0, 0, 16 + 8 * argument)]
         if name == "prlimit64":  # the limits of the caller only
             checks += [(BPF_JUMP_EQUAL, 1, 0, 0), (BPF_RETURN, 0, 0, refuse)]
+        if name == "socketpair":  # other families would have the kernel look for a module
+            checks += [(BPF_JUMP_EQUAL, 1, 0, socket.AF_UNIX), (BPF_RETURN, 0, 0, refuse)]
         if name == "clone":
             checks += [(BPF_JUMP_ANY_BIT, 0, 1, CLONE_NEW_ANYTHING), (BPF_RETURN, 0, 0, refuse)]
         for value in values:

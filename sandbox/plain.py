@@ -14,7 +14,6 @@ import builtins
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -58,28 +57,28 @@ TAME_NODES = (
     *(ast.DictComp, ast.GeneratorExp, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Slice, ast.Subscript, ast.Attribute),
     *(ast.Call, ast.keyword, ast.Name, ast.Constant, ast.Starred, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue),
 )
+STEP = "<step>"  # the name of the file that a step comes from
+SILENT = ("ignore", None, Warning, re.compile(re.escape(STEP)), 0)  # as `warnings` keeps its filters
+_NAMING = frozenset({"Symbol", "symbols"})
 _UNCALLABLE = re.compile(r"[A-Za-z0-9_ ,:;+*/^=<>!?$-]*")  # sympy evaluates strings: these can call and reach nothing
 _BUILTINS = frozenset(dir(builtins))
 
 
 def parse_silently(code: str) -> ast.Module:
-    """The tree; a warning is an error, not a line on this process's stderr."""
-    with _strict():
-        return ast.parse(code)
+    """The tree, without a line on this process's stderr where the compiler warns."""
+    _keep_silent()
+    return ast.parse(code, STEP)
 
 
 def compile_silently(tree: ast.Module) -> None:
-    with _strict():
-        compile(tree, "<step>", "exec", dont_inherit=True)
+    _keep_silent()
+    compile(tree, STEP, "exec", dont_inherit=True)
 
 
-@contextmanager
-def _strict() -> Iterator[None]:
-    """Raise what the compiler warns of, and only that: a collection in the meantime may warn of other things."""
-    with warnings.catch_warnings():
-        for category in (SyntaxWarning, DeprecationWarning):
-            warnings.simplefilter("error", category)
-        yield
+def _keep_silent() -> None:
+    """Ignore warnings of steps, for good: filters belong to all threads, and must not change while others run."""
+    if SILENT not in warnings.filters:
+        warnings.filterwarnings("ignore", module=re.escape(STEP))
 
 
 @lru_cache(maxsize=256)
@@ -90,15 +89,16 @@ def _is_tame_code(code: str) -> bool:
         return False
     nodes = list(ast.walk(tree))
     shown = {id(part) for node in nodes for part in _shown(node)}
-    return all(_is_tame(node, id(node) in shown) for node in nodes)
+    names = {id(part) for node in nodes for part in _names_of_symbols(node)}
+    return all(_is_tame(node, id(node) in shown, id(node) in names) for node in nodes)
 
 
 def is_tame(code: str) -> bool:
     """Whether a step can change nothing but its own variables and the objects they name.
 
     Everything in it is on a list: kinds of syntax, builtins, what is imported, and attributes by name, since what an
-    attribute belongs to is not known. No attribute is set, no underscore begins a name, and no string that the step can
-    hold on to, constant or made, has a character that calls or reaches something if sympy evaluates it.
+    attribute belongs to is not known. No attribute is set, no underscore begins a name, and the only strings are those
+    printed and the names of symbols: sympy would evaluate others, and find there every builtin.
     """
     return len(code) <= MAX_TAME_CHARS and _is_tame_code(code)
 
@@ -118,7 +118,14 @@ def _shown(node: ast.AST) -> Iterator[ast.AST]:
                         yield from part.format_spec.values
 
 
-def _is_tame(node: ast.AST, shown: bool) -> bool:
+def _names_of_symbols(node: ast.AST) -> list[ast.expr]:
+    if not isinstance(node, ast.Call):
+        return []
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return node.args if name in _NAMING else []
+
+
+def _is_tame(node: ast.AST, shown: bool, is_symbol: bool) -> bool:
     if not isinstance(node, TAME_NODES):
         return False
     match node:
@@ -144,7 +151,7 @@ def _is_tame(node: ast.AST, shown: bool) -> bool:
         case ast.JoinedStr() | ast.FormattedValue():
             return shown
         case ast.Constant(value=str(text)):
-            return "__" not in text and (shown or _UNCALLABLE.fullmatch(text) is not None)
+            return "__" not in text and (shown or (is_symbol and _UNCALLABLE.fullmatch(text) is not None))
         case ast.Constant():
             return type(node.value) is not bytes
     return True
@@ -155,7 +162,7 @@ def _is_tame_name(name: str) -> bool:
 
 
 def _is_tame_new(name: str) -> bool:
-    return not name.startswith("_") and name not in _BUILTINS
+    return not name.startswith("_") and name not in _BUILTINS and name not in _NAMING
 
 
 class _Room:
@@ -194,8 +201,8 @@ def _encode(value: object, room: _Room, depth: int) -> Any:
     kind = type(value)
     if value is Fraction:
         return ["class"]
-    if kind in (bool, float):
-        return ["is", value] if room.take(30) else None
+    if kind in (bool, float):  # of those that are not a number each is an object of its own
+        return ["is", value] if value == value and room.take(30) else None
     if kind is int:
         return ["is", value] if _is_small(value) and room.take(10 + value.bit_length() // 3) else None  # type: ignore
     if kind is str:

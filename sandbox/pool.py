@@ -40,7 +40,8 @@ class Sandbox(ABC):
         self.limits = limits or Limits()
         num_workers = num_workers or len(os.sched_getaffinity(0))
         num_kept = max(1, self.limits.num_checkpoints // num_workers)
-        self._servers = [ForkServer(self.limits, num_kept=num_kept, launch=launch) for _ in range(num_workers)]
+        each = replace(self.limits, num_checkpoints=num_kept)
+        self._servers = [ForkServer(each, num_kept=num_kept, launch=launch) for _ in range(num_workers)]
         self._fast_path = fast_path
         self._checkpoints: dict[str, Checkpoint] = {}
         self._ids = count()
@@ -146,6 +147,10 @@ class Sandbox(ABC):
             self._counts["hits"] += parent is not None and not server.missing(parent, warm=warm)
             try:
                 ran = await server.run(parent, code, key=key, warm=warm, plain=tame, group=group)
+                # what was released meanwhile and made again for this step
+                server.forget(
+                    [one.key for one in (parent.path() if parent else []) if one.key not in self._checkpoints]
+                )
                 variables = None if ran.variables is None else decode(ran.variables)
                 taken = ran.execution.seconds
                 return ran.execution, Checkpoint(key, parent, code, variables, warm, taken, ran.keepable)

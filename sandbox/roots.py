@@ -21,7 +21,7 @@ from sandbox.rehearsal import rehearse
 ROOTS = ("root", "root-warm")
 
 
-def fork_roots(work: Path, limits: dict, isolation: dict[str, bool]) -> dict[str, Process]:
+def fork_roots(work: Path, limits: dict, isolation: dict[str, bool], *, filtered: bool) -> dict[str, Process]:
     """Fork the parents of all first steps, before anything of a step has come to this process's memory."""
     roots = {}
     for name in ROOTS:
@@ -30,14 +30,17 @@ def fork_roots(work: Path, limits: dict, isolation: dict[str, bool]) -> dict[str
         folder.mkdir()
         pid = os.fork()
         if pid == 0:
-            _become_root(theirs, folder, limits)
+            _become_root(theirs, folder, limits, filtered=filtered)
         theirs.close()
         roots[name] = Process(pid, ours, folder, born(pid) if tells_births(isolation) else None)
     return roots
 
 
-def _become_root(channel: socket.socket, folder: Path, limits: dict) -> None:
-    """Turn this fork of the server into an interpreter, once it is told what to import."""
+def _become_root(channel: socket.socket, folder: Path, limits: dict, *, filtered: bool) -> None:
+    """Turn this fork of the server into an interpreter, once it is told what to import.
+
+    With `filtered` it ends where the kernel does not take the system call filter.
+    """
     keep = channel.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, 4096)
@@ -66,7 +69,8 @@ def _become_root(channel: socket.socket, folder: Path, limits: dict) -> None:
         file_bytes=limits["file_bytes"],
         num_open_files=limits["num_open_files"],
     )
-    deny_system_calls()
+    if not deny_system_calls() and filtered:
+        os._exit(1)
     gc.collect()
     gc.freeze()  # so that a collection does not copy the pages shared with the parent
     send(channel, {"ready": True})

@@ -21,12 +21,13 @@ from sandbox.interpreter import MAX_VARIABLES_BYTES, receive, send
 from sandbox.isolation import IN_CONTAINER, enter_namespaces, keep_private
 from sandbox.processes import Inbox, Process, born, bury, oom_kills, readable, tells_births
 from sandbox.replies import checked_reply
-from sandbox.roots import fork_roots
+from sandbox.roots import ROOTS, fork_roots
 
 START_SECONDS = 60.0  # a root imports its modules in this time
 GRACE_SECONDS = 5.0  # to fork
 SWEEPS, SWEEP_SECONDS = 200, 0.002
 MAX_ENTRIES = 1000  # files and folders that a trajectory has in its folder
+LAST_CODE = b'{"last": true}'  # a frame: the codes before it have run again
 REQUESTS = 0  # the descriptor they come from
 WORN_SHARE = 0.5  # of the work folder's file system; what no step in charge of it holds is not given back
 
@@ -69,6 +70,9 @@ class Server:
     def run(self, request: dict) -> dict:
         """Fork `parent`, run `codes` in the fork and keep it as `id` if all ran and its forks would share nothing."""
         report = self._run(request)
+        if report["ending"] == "unstarted" and request["parent"] not in ROOTS:  # steps have run in who says so
+            self.drop([request["parent"]])
+            report = {"ending": "parent_gone"}
         swept = self._sweep()
         return report | {"worn": not swept or self._is_worn()}
 
@@ -116,9 +120,12 @@ class Server:
         if report.get("kept"):
             self._rest(process)
             unknown = self._work / fresh_name()
-            folder.rename(unknown)  # what the step learnt of its folder's name is of no use to its siblings
-            self._processes[request["id"]] = replace(process, folder=unknown)
-        else:
+            try:
+                folder.rename(unknown)  # what the step learnt of its folder's name is of no use to its siblings
+                self._processes[request["id"]] = replace(process, folder=unknown)
+            except OSError:  # a process that the step left took it away
+                report = {"ending": "forged", "output": report["output"], "seconds": report["seconds"]}
+        if not report.get("kept"):
             process.kill()
             for passed in folders[:-1]:
                 remove(str(passed), str(self._work))
@@ -148,7 +155,9 @@ class Server:
         start, inbox.born = time.monotonic(), born(inbox.pid)
         os.set_blocking(reader, False)
         max_bytes = self._limits["output_bytes"]  # only the last code prints
-        ending, output, frame = self._collect(channel, inbox, reader, start + request["seconds"], max_bytes)
+        deadline, repeats = start + request["seconds"], len(request["codes"]) > 1
+        last = self._limits["seconds"] if repeats else None
+        ending, output, frame, reached = self._collect(channel, inbox, reader, deadline, max_bytes, last)
         if ending == "vanished" and (kills := oom_kills()) > self._oom_kills:
             ending, self._oom_kills = "out_of_memory", kills
         reply: dict = {}
@@ -157,30 +166,36 @@ class Server:
             ending = "finished" if reply else "forged"
         text = bytes(output[:max_bytes]).decode("utf-8", errors="replace")
         seconds = time.monotonic() - start
-        if len(request["codes"]) > 1:  # the last one's own, as far as it says so
-            seconds = min(seconds, reply.get("seconds", seconds))
-        return {**reply, "ending": ending, "output": text, "seconds": seconds}
+        if repeats:  # the last one's own, as far as it says so
+            seconds = min(seconds, reply.get("seconds", time.monotonic() - reached if reached else seconds))
+        return {**reply, "ending": ending, "output": text, "seconds": seconds, "reached": bool(reached)}
 
     @staticmethod
     def _collect(
-        channel: socket.socket, inbox: Inbox, reader: int, deadline: float, max_bytes: int
-    ) -> tuple[str, bytearray, bytes]:
-        output, waiting, is_open = bytearray(), [channel.fileno(), reader], True
+        channel: socket.socket, inbox: Inbox, reader: int, deadline: float, max_bytes: int, last_seconds: float | None
+    ) -> tuple[str, bytearray, bytes, float]:
+        """How it ended, what it printed, its reply, and when the last code was reached, which then has its own time."""
+        output, waiting, is_open, reached = bytearray(), [channel.fileno(), reader], True, 0.0
         while (left := deadline - time.monotonic()) > 0:
-            if (frame := inbox.frame()) is not None or not is_open:  # it may have come along with the one before it
+            frame = inbox.frame()  # it may have come along with the one before it
+            if frame == LAST_CODE and last_seconds is not None and not reached:
+                reached = time.monotonic()
+                deadline = min(deadline, reached + last_seconds)
+                continue
+            if frame is not None or not is_open:
                 _read(reader, output, max_bytes)
                 ending = "finished" if frame is not None else "vanished"
-                return "output_overflow" if len(output) > max_bytes else ending, output, frame or b""
+                return "output_overflow" if len(output) > max_bytes else ending, output, frame or b"", reached
             ready = readable([*waiting, REQUESTS], left)
             if REQUESTS in ready:  # nothing is asked while a step runs: its owner is gone
-                return "abandoned", output, b""
+                return "abandoned", output, b"", reached
             if reader in ready and not _read(reader, output, max_bytes):
                 waiting.remove(reader)  # closed by the step; the reply still comes
             if len(output) > max_bytes:
-                return "output_overflow", output, b""
+                return "output_overflow", output, b"", reached
             if channel.fileno() in ready:
                 is_open = inbox.read()
-        return "timed_out", output, b""
+        return "timed_out", output, b"", reached
 
     def _is_worn(self) -> bool:
         """Whether steps have left so much in the container's file system that the next one may not find room."""
@@ -229,7 +244,7 @@ def main() -> None:
     sys.argv[1:] = []
     isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
     keep_private()
-    roots = fork_roots(work, limits, isolation)
+    roots = fork_roots(work, limits, isolation, filtered=how == "container")
     server = Server(work, limits, isolation, roots, in_container=how == "container")
     requests = os.fdopen(os.dup(REQUESTS), "r", encoding="utf-8")
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")

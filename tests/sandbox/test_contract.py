@@ -328,6 +328,88 @@ async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> No
     )
 
 
+async def test_a_step_has_its_own_time_after_steps_that_cannot_be_kept(make: Make) -> None:
+    async with make(replace(LIMITS, seconds=1.0)) as sandbox:
+        parent = await state(sandbox, "f = open('x', 'w')", f"{FORK}\ny = 1", "y = 2", "y = 3")
+        start = time.monotonic()
+        execution = await sandbox.run(parent, "while True: pass")
+        assert execution.verdict is Verdict.TIME_LIMIT
+        assert time.monotonic() - start < 2.5
+        assert 0.9 < execution.seconds < 1.5
+        assert (await sandbox.run(parent, "print(y)")).output == "3"
+
+
+async def test_a_step_writes_nowhere_but_in_its_own_folder(sandbox: Sandbox) -> None:
+    for code in (
+        "open('../left', 'w')",
+        "import os\nos.mkdir('../left')",
+        "import os\nopen('a', 'w')\nos.rename('a', '../left')",
+    ):
+        assert (await sandbox.run(None, code)).verdict is Verdict.FORBIDDEN, code
+    deeper = await state(sandbox, "import os\nos.mkdir('d')\nos.chdir('d')", "open('../a', 'w').write('1')")
+    assert (await sandbox.run(deeper, "print(open('../a').read())")).output == "1"
+
+
+async def test_a_folder_is_listed_in_the_same_order_when_it_is_made_again(sandbox: Sandbox) -> None:
+    files = (
+        "import os\nos.mkdir('sub')\nfor name in ('e', 'b', 'sub/z', 'a', 'sub/x', 'd'): open(name, 'w').write(name)"
+    )
+    listing = "print(os.listdir(), os.listdir('sub'))"
+    parent = await state(sandbox, files, "x = [1]")
+    first = (await sandbox.run(parent, listing)).output
+    for server in sandbox._servers:
+        server.forget(list(server._kept))
+    assert (await sandbox.run(parent, listing)).output == first
+    again = await state_after(sandbox, parent, "y = [2]")
+    assert (await sandbox.run(again, listing)).output == first
+
+
+HIJACKED = """import os, socket, sys
+frame = sys._getframe()
+while 'request' not in frame.f_locals: frame = frame.f_back
+import sandbox.interpreter as own
+def refuse(self, request, descriptors):
+    channel = socket.socket(fileno=descriptors[0])
+    own.send(channel, {'unstarted': 'x'})
+    channel.close()
+    os.close(descriptors[1])
+    return False
+type(frame.f_locals['self'])._fork = refuse"""
+
+
+async def test_an_interpreter_that_refuses_to_fork_is_its_own_trajectory_s_fault(sandbox: Sandbox) -> None:
+    other = await state(sandbox, f"{FORK}\nx = [1]")
+    hijacked = await state(sandbox, HIJACKED)
+    assert (await sandbox.run(hijacked, "import math\nprint(1)")).verdict is Verdict.EXCEPTION
+    assert (await sandbox.run(other, "print(x)")).output == "[1]"
+    assert sandbox.metrics()["sandbox_lost"] == 0
+
+
+async def test_what_is_released_while_it_is_made_again_is_not_kept(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, f"{FORK}\nx = [1]")
+    for server in sandbox._servers:
+        server.forget([parent])
+    running = asyncio.create_task(sandbox.run(parent, "import time\ntime.sleep(0.3)"))
+    await asyncio.sleep(0.05)
+    await sandbox.release(parent)
+    child = (await running).checkpoint
+    assert child
+    await sandbox.release(child)
+    assert sandbox.metrics()["checkpoints_kept"] == 0
+
+
+async def test_what_is_not_a_number_is_itself_as_in_one_process(sandbox: Sandbox) -> None:
+    parent = await state(sandbox, "import math\na = float('nan')\nb = float('nan')", "c = 1")
+    assert (await sandbox.run(parent, "print((a,) == (b,), (a,) == (a,))")).output == "False True"
+
+
+async def test_numpy_is_seeded_however_it_is_imported(sandbox: Sandbox) -> None:
+    if importlib.util.find_spec("numpy") is None:
+        pytest.skip("no numpy here")
+    code = "np = __import__('numpy')\nprint(np.random.rand())"
+    assert (await sandbox.run(None, code)).output == (await sandbox.run(None, code)).output != ""
+
+
 async def test_closing_the_sandbox_ends_the_step_that_runs(make: Make) -> None:
     sandbox = make(replace(LIMITS, seconds=60.0))
     await sandbox.prepare()
@@ -378,9 +460,11 @@ def test_the_step_of_a_killed_owner_ends_with_it(provider: str, request: pytest.
 
 def busy() -> set[int]:
     """Processes that have used a good part of the last moments on a processor, as a step without end does."""
-    first = {process.pid: process.cpu_times().user for process in psutil.process_iter()}
+    first, found = {}, set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            first[process.pid] = process.cpu_times().user
     time.sleep(0.4)
-    found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.cpu_times().user - first.get(process.pid, 0.0) > 0.1 and "sandbox.server" in " ".join(

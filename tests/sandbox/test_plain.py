@@ -171,3 +171,23 @@ def test_tame_attributes_reach_no_further_module() -> None:
         reached |= set(new)
         waiting += new.values()
     assert reached <= TAME_MODULES | {"sympy.core.evalf"}  # a method of that name is what is meant
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from sympy import S\nS('setattr')",
+        "from sympy import nsimplify\nnsimplify('exec')",
+        "from sympy import S as symbols\nsymbols('exec')",
+        "from sympy import S\nsymbols = S\nsymbols('exec')",
+        "name = 'exec'",
+    ],
+)
+def test_a_string_that_sympy_could_evaluate_is_not_tame(code: str) -> None:
+    assert not is_tame(code)
+
+
+def test_names_of_symbols_are_tame() -> None:
+    assert is_tame(
+        "import sympy\nfrom sympy import symbols, solve\nx, y = symbols('x y', real=True)\nz = sympy.Symbol('z')"
+    )
