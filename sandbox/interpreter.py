@@ -152,7 +152,10 @@ class Interpreter:
             if forked:
                 here = _getcwd()
                 home = here[: _len(here) - _len(self._inside)]
-                _copy(home, folder)
+                if _listdir(home):
+                    _copy(home, folder)
+                else:
+                    _mkdir(folder)
                 _chdir(folder + self._inside)
             else:
                 _rename(self._home, folder)
