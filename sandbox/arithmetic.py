@@ -32,10 +32,10 @@ from sandbox.bounded import (
     weight,
 )
 from sandbox.errors import describe_error
+from sandbox.loops import LARGE, MIN_TURNS, compile_loop
 from sandbox.plain import OPAQUE, compile_silently, parse_silently
 
 MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
-LARGE = 1 << 64  # from here on a number's operations are weighed
 FORMAT_COST = 4  # for hundreds of digits
 MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
 MAX_CACHED, MAX_CACHED_CHARS = 256, 300  # a tree takes some 350 bytes a character: 25 MB in all
@@ -145,11 +145,23 @@ class _Run:
 
     def for_loop(self, node: ast.For) -> None:
         self.at = node.iter
-        for item in self.items(node.iter):
+        items = self.items(node.iter)
+        if type(items) is range and len(items) >= MIN_TURNS and self.is_counted(node, items):
+            return
+        for item in items:
             self.spend(1)
             self.store(node.target, item)
             if type(self.block(node.body)) is ast.Break:
                 break
+
+    def is_counted(self, node: ast.For, items: range) -> bool:
+        """Whether the loop could be run as a whole."""
+        loop = compile_loop(node)
+        left = loop.run(items, self.variables, self.operations_left) if loop else None
+        if left is None:
+            return False
+        self.operations_left = left
+        return True
 
     def while_loop(self, node: ast.While) -> None:
         while True:

@@ -24,7 +24,7 @@ class Checkpoint:
     variables: Variables | None
     warm: bool  # some step imports a module that takes long to import
     seconds: float = 0.0  # that the step took
-    keepable: bool = True  # no fork shares files or memory with what the step left open
+    keepable: bool = True  # not where forks would share what it left open, or where they cost more than the step
 
     @property
     def tree(self) -> str:

@@ -78,7 +78,11 @@ class ForkServer:
     def pid(self) -> int | None:
         return self._link.pid if self._link else None
 
-    def missing(self, checkpoint: Checkpoint | None, *, warm: bool) -> list[Checkpoint]:
+    def num_to_revive(self, checkpoint: Checkpoint | None, *, warm: bool) -> int:
+        """How many steps of another interpreter's would run again here first."""
+        return sum(step.keepable for step in self._missing(checkpoint, warm=warm))
+
+    def _missing(self, checkpoint: Checkpoint | None, *, warm: bool) -> list[Checkpoint]:
         """The steps that must run again before one can continue `checkpoint` here: those after the last one kept."""
         path = checkpoint.path() if checkpoint else []
         for i in reversed(range(len(path))):
@@ -191,11 +195,11 @@ class ForkServer:
     async def _revive(self, checkpoint: Checkpoint | None, warm: bool) -> tuple[str, list[Checkpoint]]:
         """Return an interpreter on the way to that state, made again where none is kept, and the steps left to it.
 
-        Those are steps that cannot be kept: they run again in the process of the step that continues them.
+        Those are steps that are not kept: they run again in the process of the step that continues them.
         """
         if checkpoint is None:
             return await self._root(warm), []
-        path, missing = checkpoint.path(), self.missing(checkpoint, warm=warm)
+        path, missing = checkpoint.path(), self._missing(checkpoint, warm=warm)
         kept = path[: len(path) - len(missing)]
         if kept:
             self._kept.move_to_end(kept[-1].key)

@@ -31,6 +31,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 2
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 CAPABILITY_VERSION_3 = 0x20080522
+MADV_COLLAPSE, HUGE_PAGE = 25, 2**21
 
 # What a container gives before the server starts.
 IN_CONTAINER = {"processes": True, "network": True, "files": True, "own_proc": True}
@@ -144,6 +145,16 @@ def deny_system_calls() -> bool:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header), 0, 0) == 0
+
+
+def use_huge_pages() -> None:
+    """Gather this process's memory in huge pages where the kernel can: a fork copies, and its end frees, less."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, mode, _, _, inode, *_ = line.split()
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        first = -(-start // HUGE_PAGE) * HUGE_PAGE
+        for address in range(first, end - HUGE_PAGE + 1, HUGE_PAGE) if (mode, inode) == ("rw-p", "0") else ():
+            libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(HUGE_PAGE), MADV_COLLAPSE)
 
 
 def keep_private() -> None:

@@ -27,6 +27,7 @@ from sandbox.plain import decode, is_tame
 
 log = logging.getLogger(__name__)
 PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps
+FORK_SECONDS = 0.005  # what keeping an interpreter costs; a step of the fast path that takes less is rather run again
 RETRY_SECONDS = 0.2  # before the second try; twice as long before each one after it
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -130,13 +131,16 @@ class Sandbox(ABC):
         variables = {} if parent is None else parent.variables
         if not self._fast_path or variables is None:
             return None
+        start = time.perf_counter()
         try:
             outcome = run_arithmetic(code, variables, max_output_bytes=self.limits.output_bytes)
         except NotEligible:
             return None
+        taken = time.perf_counter() - start
         self._counts["fast_path"] += 1
         execution = Execution(outcome.verdict, outcome.output, outcome.error)
-        return execution, Checkpoint(key, parent, code, outcome.variables, warm=parent is not None and parent.warm)
+        warm = parent is not None and parent.warm
+        return execution, Checkpoint(key, parent, code, outcome.variables, warm, taken, keepable=taken > FORK_SECONDS)
 
     async def _run_forked(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint]:
         warm = imports_warm_modules(code) or (parent is not None and parent.warm)
@@ -144,7 +148,7 @@ class Sandbox(ABC):
         group = sharing.get() or (parent.tree if parent else key)
         for attempt in range(self.limits.num_retries + 1):
             server = self._choose(parent, warm)
-            self._counts["hits"] += parent is not None and not server.missing(parent, warm=warm)
+            self._counts["hits"] += parent is not None and not server.num_to_revive(parent, warm=warm)
             try:
                 ran = await server.run(parent, code, key=key, warm=warm, plain=tame, group=group)
                 # what was released meanwhile and made again for this step
@@ -169,5 +173,5 @@ class Sandbox(ABC):
     def _choose(self, parent: Checkpoint | None, warm: bool) -> ForkServer:
         """The server with least to do, one that holds the prefix or most of it preferred."""
         return min(
-            self._servers, key=lambda each: each.num_waiting + PREFIX_COST * len(each.missing(parent, warm=warm))
+            self._servers, key=lambda each: each.num_waiting + PREFIX_COST * each.num_to_revive(parent, warm=warm)
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from sandbox.folders import fresh_name
 from sandbox.guard import Guard
 from sandbox.interpreter import Interpreter, receive, send
-from sandbox.isolation import deny_system_calls, limit_resources
+from sandbox.isolation import deny_system_calls, limit_resources, use_huge_pages
 from sandbox.processes import Process, born, tells_births
 from sandbox.rehearsal import rehearse
 
@@ -72,6 +72,7 @@ def _become_root(channel: socket.socket, folder: Path, limits: dict, *, filtered
     if not deny_system_calls() and filtered:
         os._exit(1)
     gc.collect()
+    use_huge_pages()
     gc.freeze()  # so that a collection does not copy the pages shared with the parent
     send(channel, {"ready": True})
     interpreter.serve(channel)
