@@ -75,8 +75,9 @@ class Guard:
 
     def _hook(self, event: str, arguments: tuple) -> None:
         if self.armed and self._forbids(event, arguments):
-            self.violation = self.violation or event
-            raise Forbidden(event)
+            name = event if event in FORBIDDEN_EVENTS else f"{event} outside the step's folder"
+            self.violation = self.violation or name
+            raise Forbidden(name)
 
     def _forbids(self, event: str, arguments: tuple) -> bool:
         if event in FORBIDDEN_EVENTS:

@@ -102,7 +102,7 @@ async def test_siblings_do_not_see_each_other(sandbox: Sandbox) -> None:
         ("'a' * 20_000", Verdict.OUTPUT_LIMIT, "the step printed more"),
         ("import os\nos.system('true')", Verdict.FORBIDDEN, "Forbidden: os.system (line 2"),
         ("import os\ntry: os.fork()\nexcept BaseException: pass", Verdict.FORBIDDEN, "Forbidden: os.fork"),
-        ("open('/tmp/escaped', 'w')", Verdict.FORBIDDEN, "Forbidden: open (line 1"),
+        ("open('/tmp/escaped', 'w')", Verdict.FORBIDDEN, "Forbidden: open outside the step's folder (line 1"),
         ("import socket\nsocket.create_connection(('127.0.0.1', 1))", Verdict.FORBIDDEN, "Forbidden: socket."),
     ],
 )
