@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
+import sys
 import tokenize
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +26,14 @@ from sandbox.providers import PROVIDERS, open_sandbox
 
 app = typer.Typer(help="The sandbox that the code of steps runs in.", no_args_is_help=True)
 MAX_SECONDS = 3600.0
+MAX_FILE_BYTES = 2**20
 SHOWN_CHARS = 2000  # of each end of a step's output
 Seconds = Annotated[float, typer.Option(min=0.1, max=MAX_SECONDS, help="Time limit of a step.")]
 Provider = Annotated[str, typer.Option(help=f"One of: {', '.join(PROVIDERS)}.")]
+
+
+def _say(line: str) -> None:
+    console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -34,18 +42,18 @@ def build(base_image: Annotated[str, typer.Option(help="The image to start from.
     from sandbox.container import build_image
 
     with console.status("building"):
-        image = build_image(base_image=base_image, say=lambda line: console.print(line, style="dim", markup=False))
+        image = build_image(base_image=base_image, say=_say)
     console.print(f"built {image[:19]}", markup=False)
 
 
 @app.command()
 def run(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="A Python file, or - for standard input.")],
     provider: Provider = "auto",
     seconds: Seconds = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON, with all of the output.")] = False,
 ) -> None:
-    """Run a Python file as one step: verdict, time, memory, output."""
+    """Run a Python file as one step: verdict, time, memory, output. Exits with 0 only where the verdict is ok."""
     code = _text(file)
 
     async def once() -> Execution:
@@ -54,12 +62,13 @@ def run(
             return await sandbox.run(None, code)
 
     told = asyncio.run(once())
-    memory = told.memory_bytes / 2**20 if told.memory_bytes else None  # unknown where the step did not end by itself
-    row = {"verdict": told.verdict.value, "seconds": told.seconds, "memory MB": memory}
+    bytes_used = told.memory_bytes or None  # unknown where the step did not end by itself
+    row = {"verdict": told.verdict.value, "seconds": told.seconds}
     if as_json:
-        typer.echo(json.dumps(row | {"output": told.output, "error": told.error}))
+        texts = {"memory_bytes": bytes_used, "output": told.output, "error": told.error}
+        typer.echo(json.dumps(row | texts))
     else:
-        print_rows([row], title=str(file))
+        print_rows([row | {"memory MB": bytes_used and bytes_used / 2**20}], title=str(file))
         for text in (told.output, told.error):
             if text:
                 console.print(visible(shortened(text)), markup=False, soft_wrap=True)
@@ -77,7 +86,7 @@ def shortened(text: str) -> str:
 
 @app.command()
 def attack(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="JSON Lines of {id, code}, also gzipped.")],
     provider: Provider = "auto",
     out: Annotated[Path | None, typer.Option(help="Write a row a try here, JSON Lines.")] = None,
     guard: Annotated[
@@ -88,7 +97,7 @@ def attack(
     """Run rows {id, code} of hostile code, watch the host, and fail on any escape."""
     rows, left_out = _rows(file)
     if not rows:
-        raise UserError(f"{file}: no row {{id, code}} to try")
+        raise UserError(f'{file}: no row to try; give lines like {{"id": "1", "code": "print(1)"}}')
     tried: list[dict[str, Any]] = []
     stopped = False
     with _written(out, file) as write:
@@ -98,16 +107,17 @@ def attack(
             stopped = True
     escapes = [one for one in tried if one["escapes"]]
     verdicts = Counter(str(one["verdict"]) for one in tried)
-    print_rows([{"verdict": verdict, "rows": count} for verdict, count in verdicts.most_common()], title=str(file))
+    if tried:
+        print_rows([{"verdict": verdict, "rows": count} for verdict, count in verdicts.most_common()], title=str(file))
     if escapes:
         print_rows([{"id": one["id"], "escapes": "; ".join(one["escapes"])} for one in escapes], title="escapes")
-    slowest = max((one["recovered_seconds"] for one in tried), default=0.0)
     if escapes:
         console.print("other programs change files too: try such a row again where nothing else runs")
+    slowest = max((one["recovered_seconds"] for one in tried), default=None)
     console.print(
         f"{len(tried)} of {len(rows)} tried{', stopped' if stopped else ''}"
-        f"{f', {left_out} left out' if left_out else ''}, {len(escapes)} escapes; "
-        f"the next step was answered within {slowest:.2f} s"
+        f"{f', {left_out} left out' if left_out else ''}, {len(escapes)} escapes"
+        f"{'' if slowest is None else f'; the next step was answered within {slowest:.2f} s'}"
     )
     if stopped or escapes:
         raise typer.Exit(130 if stopped else 1)
@@ -126,27 +136,44 @@ async def _attack(
     async with open_sandbox(provider, limits=limits, workers=1) as sandbox:
         console.print(sandbox.protections(), style="dim", markup=False)
         shown = track(rows, console=console, description="attacks", transient=True)
-        async for one in attacked(sandbox, shown, say=lambda line: console.print(line, style="dim", markup=False)):
+        async for one in attacked(sandbox, shown, say=_say):
             tried.append(asdict(one))
             write(json.dumps(tried[-1]) + "\n")
 
 
 @contextmanager
 def _written(out: Path | None, source: Path) -> Iterator[Callable[[str], object]]:
-    """What writes lines to `out`, at once: rows that were tried are kept where the others are not."""
+    """What writes lines to `out`, at once: rows that were tried are kept where the others are not.
+
+    What was in the file goes with the first of them.
+    """
     if out is None:
         yield lambda _: None
         return
     try:
         if out.exists() and out.samefile(source):
             raise UserError(f"--out {out}: that is the file with the rows; name another one")
-        file = out.open("w", buffering=1)
+        file, is_new = out.open("a", buffering=1), True
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); name a file in a folder that is there"
         ) from None
-    with file:
-        yield file.write
+
+    def write(line: str) -> None:
+        nonlocal is_new
+        try:
+            if is_new and file.seekable():
+                file.truncate(0)
+            is_new = False
+            file.write(line)
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written ({error.strerror}); the rows before are there") from None
+
+    try:
+        yield write
+    finally:
+        with suppress(OSError):  # said already
+            file.close()
 
 
 @app.command()
@@ -161,10 +188,15 @@ def bench(
 
 
 def _text(file: Path) -> str:
+    """A file's code, in the encoding that it names."""
     try:
-        with tokenize.open(file) as opened:  # in the encoding that it names
-            return opened.read()
-    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        with sys.stdin.buffer if str(file) == "-" else file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise UserError(f"{file}: longer than {MAX_FILE_BYTES:,} bytes; give the code of one step")
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return io.TextIOWrapper(io.BytesIO(data), encoding).read()
+    except (OSError, UnicodeDecodeError, SyntaxError, LookupError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: cannot be read ({reason}); give a Python file in UTF-8") from None
 
@@ -180,13 +212,27 @@ def _rows(file: Path) -> tuple[list[dict[str, str]], int]:
         ):
             for number, line in enumerate(lines, start=1):
                 try:
-                    row = json.loads(line)
-                    rows.append({"id": str(row["id"]), "code": str(row["code"])})
-                except (ValueError, KeyError, TypeError) as error:
+                    rows += [_row(line)] if line.strip() else []
+                except ValueError as error:
                     left_out += 1
-                    reason = f"no {error}" if isinstance(error, KeyError) else error
-                    errors.print(f"{file}:{number}: not a row {{id, code}} ({reason}); left out", markup=False)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+                    errors.print(f"{file}:{number}: not a row {{id, code}} ({error}); left out", markup=False)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: cannot be read ({reason}); give JSON Lines, or gzipped ones") from None
     return rows, left_out
+
+
+def _row(line: str) -> dict[str, str]:
+    """One row; raises ValueError with what is wrong."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    for key, kinds in (("id", (str, int)), ("code", (str,))):
+        if key not in row:
+            raise ValueError(f"no '{key}'")
+        if not isinstance(row[key], kinds):
+            raise ValueError(f"'{key}' is {json.dumps(row[key])[:40]}, not text")
+    return {"id": str(row["id"]), "code": row["code"]}

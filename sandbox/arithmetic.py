@@ -32,7 +32,7 @@ from sandbox.bounded import (
     weight,
 )
 from sandbox.errors import describe_error
-from sandbox.loops import LARGE, MIN_TURNS, compile_loop
+from sandbox.loops import LARGE, MIN_TURNS, Loop, compile_loop
 from sandbox.plain import OPAQUE, compile_silently, parse_silently
 
 MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
@@ -109,7 +109,7 @@ def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:
 class _Run:
     """One step in progress. Methods raise what CPython would raise, or NotEligible."""
 
-    __slots__ = ("at", "last", "max_output_bytes", "operations_left", "printed", "printed_bytes", "variables")
+    __slots__ = ("at", "last", "loops", "max_output_bytes", "operations_left", "printed", "printed_bytes", "variables")
 
     def __init__(self, variables: dict[str, object], max_output_bytes: int) -> None:
         self.variables = variables
@@ -118,6 +118,7 @@ class _Run:
         self.printed_bytes = 0
         self.max_output_bytes = max_output_bytes
         self.operations_left = MAX_OPERATIONS
+        self.loops: dict[ast.For, Loop | None] = {}  # compiled
         self.last: Value | None = None  # what the last expression statement gave
 
     def output(self) -> str:
@@ -146,7 +147,7 @@ class _Run:
     def for_loop(self, node: ast.For) -> None:
         self.at = node.iter
         items = self.items(node.iter)
-        if type(items) is range and len(items) >= MIN_TURNS and self.is_counted(node, items):
+        if type(items) is range and items[MIN_TURNS - 1 :] and self.is_counted(node, items):
             return
         for item in items:
             self.spend(1)
@@ -156,12 +157,12 @@ class _Run:
 
     def is_counted(self, node: ast.For, items: range) -> bool:
         """Whether the loop could be run as a whole."""
-        loop = compile_loop(node)
-        left = loop.run(items, self.variables, self.operations_left) if loop else None
-        if left is None:
-            return False
-        self.operations_left = left
-        return True
+        if node not in self.loops:
+            self.loops[node] = compile_loop(node)
+        loop, ended = self.loops[node], False
+        if loop:
+            ended, self.operations_left = loop.run(items, self.variables, self.operations_left)
+        return ended
 
     def while_loop(self, node: ast.While) -> None:
         while True:

@@ -24,7 +24,8 @@ class Checkpoint:
     variables: Variables | None
     warm: bool  # some step imports a module that takes long to import
     seconds: float = 0.0  # that the step took
-    keepable: bool = True  # not where forks would share what it left open, or where they cost more than the step
+    keepable: bool = True  # not where forks would share what it left open, or where they cost more than running it
+    again_seconds: float = 0.0  # that it and the steps before it take which run again for want of an interpreter
 
     @property
     def tree(self) -> str:

@@ -68,6 +68,7 @@ class ForkServer:
         self._num_lost = 0
         self.num_waiting = 0
         self.num_revived = 0
+        self.num_again = 0  # steps that ran again in the process of one that continues them
         self.num_starts = 0
 
     @property
@@ -81,6 +82,11 @@ class ForkServer:
     def num_to_revive(self, checkpoint: Checkpoint | None, *, warm: bool) -> int:
         """How many steps of another interpreter's would run again here first."""
         return sum(step.keepable for step in self._missing(checkpoint, warm=warm))
+
+    def is_hit(self, checkpoint: Checkpoint, *, warm: bool) -> bool:
+        """Whether an interpreter is kept from which a step that continues this one can be forked."""
+        missing = self._missing(checkpoint, warm=warm)
+        return len(missing) < len(checkpoint.path()) and not any(step.keepable for step in missing)
 
     def _missing(self, checkpoint: Checkpoint | None, *, warm: bool) -> list[Checkpoint]:
         """The steps that must run again before one can continue `checkpoint` here: those after the last one kept."""
@@ -177,6 +183,7 @@ class ForkServer:
             codes = [*(step.code for step in again), code]
             seconds = self._seconds(again, patient=last) + self._limits.seconds
             report = await self._execute(origin, codes, key, seconds=seconds, plain=plain)
+            self.num_again += len(again)
             if report and report["ending"] == "timed_out" and again and not report["reached"]:
                 if last:
                     return {"ending": "unlike_itself"}

@@ -149,11 +149,12 @@ def deny_system_calls() -> bool:
 
 def use_huge_pages() -> None:
     """Gather this process's memory in huge pages where the kernel can: a fork copies, and its end frees, less."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        addresses, mode, _, _, inode, *_ = line.split()
-        start, end = (int(address, 16) for address in addresses.split("-"))
-        first = -(-start // HUGE_PAGE) * HUGE_PAGE
-        for address in range(first, end - HUGE_PAGE + 1, HUGE_PAGE) if (mode, inode) == ("rw-p", "0") else ():
+    for line in Path("/proc/self/maps").read_bytes().split(b"\n"):
+        addresses, mode, _, _, inode, *_ = *line.split(), *[b""] * 5
+        if (mode, inode) != (b"rw-p", b"0"):
+            continue
+        start, end = (int(address, 16) for address in addresses.split(b"-"))
+        for address in range(-(-start // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE):
             libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(HUGE_PAGE), MADV_COLLAPSE)
 
 

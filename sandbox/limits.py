@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one step; every provider keeps the same ones.
+    """The limits of one step; every provider keeps the same ones. Raises ValueError for one that nothing can keep.
 
     `memory_bytes` counts what the steps of a trajectory add to a fresh interpreter, not the interpreter itself.
     """
@@ -20,3 +20,11 @@ class Limits:
     num_checkpoints: int = 128  # kept interpreters, all workers together; evicted ones come back by re-execution
     num_retries: int = 2  # after the sandbox itself died
     guarded: bool = True  # Python's own checks too; without them only the walls behind them stand
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("num_retries", "guarded") and not value > 0:
+                raise ValueError(f"limits: {field.name} is {value}; it must be more than 0")
+        if self.num_retries < 0:
+            raise ValueError(f"limits: num_retries is {self.num_retries}; it must be 0 or more")

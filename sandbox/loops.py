@@ -2,8 +2,8 @@
 
 A loop that only assigns sums, differences, products, quotients and remainders of small integers to names can do nothing
 else. It is written anew with two checks put in: every turn takes its operations from what is left, and every number
-assigned must be small. Whatever else happens (an error, a large number, too many turns) leaves no trace, and the loop
-is walked.
+assigned must be small. Whatever else happens (an error, a large number, too many turns) changes no variable, and the
+loop is walked with the operations that are left.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from keyword import iskeyword
 from types import CodeType
 
 LARGE = 1 << 64  # from here on a number's operations are weighed
 MIN_TURNS = 16  # fewer are walked before they are compiled
-MAX_CACHED = 256
+MAX_BITS = 512  # of any number on the way to one that is assigned or compared
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
 COMPARISONS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 JUMPS = {ast.Break: "break", ast.Continue: "continue", ast.Pass: "pass"}
@@ -33,22 +33,22 @@ class Loop:
     code: CodeType
     names: frozenset[str]
 
-    def run(self, items: range, variables: dict[str, object], operations: int) -> int | None:
-        """Run the loop on `variables`, which it changes; return the operations left, or None with nothing changed."""
-        known = {name: value for name, value in variables.items() if name in self.names}
+    def run(self, items: range, variables: dict[str, object], operations: int) -> tuple[bool, int]:
+        """Run the loop on `variables`; return whether it ended well, else they are as they were, and what is left."""
+        known = {name: variables[name] for name in self.names if name in variables}
         if not all(type(value) is int and -LARGE < value < LARGE for value in known.values()):
-            return None
+            return False, operations
         given = {"__builtins__": {}, "__range": range, "__large": LARGE, "__items": items, "__left": operations}
         namespace: dict[str, object] = given | known
         try:
             exec(self.code, namespace)
+            variables |= {name: value for name, value in namespace.items() if name in self.names}
+            ended = True
         except Exception:
-            return None
-        variables |= {name: value for name, value in namespace.items() if name in self.names}
-        return namespace["__left"]  # type: ignore[return-value]
+            ended = False
+        return ended, namespace["__left"]  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=MAX_CACHED)
 def compile_loop(node: ast.For) -> Loop | None:
     """Return the loop, over `__items` in place of what it runs over; None where it does anything else than count."""
     writer = _Writer()
@@ -89,7 +89,8 @@ class _Writer:
             case ast.For(_, ast.Call(ast.Name("range"), bounds, [])):
                 self.loop(node, f"__range({', '.join(map(self.number, bounds))})", indent)
             case ast.While(test):
-                self.turn(f"while {self.test(test)}:", "", node, indent)
+                before = self._num_operations
+                self.turn(f"while {self.test(test)}:", "", node, indent, before)
             case _ if type(node) in JUMPS:
                 self.lines.append(indent + JUMPS[type(node)])
             case _:
@@ -97,15 +98,18 @@ class _Writer:
 
     def loop(self, node: ast.For, items: str, indent: str) -> None:
         name = self.name(node.target)
-        self.turn(f"for {name} in {items}:", name, node, indent)
+        self.turn(f"for {name} in {items}:", name, node, indent, self._num_operations)
 
-    def turn(self, head: str, target: str, node: ast.For | ast.While, indent: str) -> None:
-        """Write a loop each of whose turns takes about what walking it would, and gives `target` a value."""
+    def turn(self, head: str, target: str, node: ast.For | ast.While, indent: str, before: int) -> None:
+        """Write a loop each of whose turns takes about what walking it would, and gives `target` a value.
+
+        `before` is the number of operations before those of a turn.
+        """
         if node.orelse:
             raise NotCounting
-        before, place = self._num_operations, len(self.lines)
+        place = len(self.lines)
         self.block(node.body, indent + " ")
-        cost = self._num_operations - before + 2  # and its test
+        cost = self._num_operations - before + 2
         small = f"; assert -__large < {target} < __large" if target else ""
         self.lines[place:place] = [indent + head, f"{indent} __left -= {cost}; assert __left >= 0{small}"]
 
@@ -115,21 +119,26 @@ class _Writer:
         self.lines.append(f"{indent}{', '.join(names)} {rest}{small}")
 
     def name(self, node: ast.expr) -> str:
-        if type(node) is not ast.Name or node.id.startswith("__") or node.id == "range":
-            raise NotCounting
+        if type(node) is not ast.Name or node.id.startswith("__") or node.id == "range" or iskeyword(node.id):
+            raise NotCounting  # a keyword in other letters is a name, and the same word
         self.names.add(node.id)
         return node.id
 
     def number(self, node: ast.expr) -> str:
         """An integer, if the names in it are."""
+        if _num_bits(node) > MAX_BITS:
+            raise NotCounting
+        return self._number(node)
+
+    def _number(self, node: ast.expr) -> str:
         self._num_operations += 1
         match node:
             case ast.Constant(value) if type(value) is int and value < LARGE:
                 return str(value)
             case ast.BinOp(left, op, right) if type(op) in OPERATORS:
-                return f"({self.number(left)} {OPERATORS[type(op)]} {self.number(right)})"
+                return f"({self._number(left)} {OPERATORS[type(op)]} {self._number(right)})"
             case ast.UnaryOp(ast.USub(), operand):
-                return f"(-{self.number(operand)})"
+                return f"(-{self._number(operand)})"
         return self.name(node)
 
     def test(self, node: ast.expr) -> str:
@@ -146,3 +155,14 @@ class _Writer:
                 self._num_operations += 1
                 return f"(not {self.test(operand)})"
         return self.number(node)
+
+
+def _num_bits(node: ast.expr) -> int:
+    """How long the number, and any on the way to it, can become."""
+    match node:
+        case ast.BinOp(left, op, right):
+            bits = _num_bits(left), _num_bits(right)
+            return sum(bits) if type(op) is ast.Mult else max(bits) + 1
+        case ast.UnaryOp(_, operand):
+            return _num_bits(operand)
+    return LARGE.bit_length()

@@ -27,7 +27,7 @@ from sandbox.plain import decode, is_tame
 
 log = logging.getLogger(__name__)
 PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps
-FORK_SECONDS = 0.005  # what keeping an interpreter costs; a step of the fast path that takes less is rather run again
+FORK_SECONDS, STEP_SECONDS = 0.005, 0.0003  # what keeping an interpreter costs, and any step that runs again instead
 RETRY_SECONDS = 0.2  # before the second try; twice as long before each one after it
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -39,11 +39,14 @@ class Sandbox(ABC):
         self, launch: Launch, *, limits: Limits | None = None, num_workers: int | None = None, fast_path: bool = True
     ) -> None:
         self.limits = limits or Limits()
-        num_workers = num_workers or len(os.sched_getaffinity(0))
+        num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+        if num_workers < 1:
+            raise ValueError(f"sandbox: {num_workers} workers; there must be at least one")
         num_kept = max(1, self.limits.num_checkpoints // num_workers)
         each = replace(self.limits, num_checkpoints=num_kept)
         self._servers = [ForkServer(each, num_kept=num_kept, launch=launch) for _ in range(num_workers)]
         self._fast_path = fast_path
+        self._closed = False
         self._checkpoints: dict[str, Checkpoint] = {}
         self._ids = count()
         self._verdicts: Counter[str] = Counter()
@@ -70,6 +73,7 @@ class Sandbox(ABC):
         await self.aclose()
 
     async def aclose(self) -> None:
+        self._closed = True
         self._checkpoints.clear()
         ends = await asyncio.gather(*(server.aclose() for server in self._servers), return_exceptions=True)
         for end in ends:
@@ -78,6 +82,10 @@ class Sandbox(ABC):
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
         """Run `code` after the step that returned `checkpoint`; raises SandboxLost after the retries are used up."""
+        if self._closed:
+            raise SandboxLost("the sandbox is closed")
+        if not isinstance(code, str):
+            raise TypeError(f"the code of a step is text, not {type(code).__name__}")
         start = time.perf_counter()
         parent = None if checkpoint is None else self._checkpoint(checkpoint)
         key = f"c{next(self._ids)}"
@@ -111,6 +119,7 @@ class Sandbox(ABC):
             "checkpoints_kept": sum(server.num_checkpoints for server in self._servers),
             "checkpoint_hits": self._counts["hits"],
             "checkpoint_revivals": sum(server.num_revived for server in self._servers),
+            "steps_again": sum(server.num_again for server in self._servers),
             "sandbox_lost": self._counts["lost"],
             "server_starts": sum(server.num_starts for server in self._servers),
         }
@@ -140,7 +149,10 @@ class Sandbox(ABC):
         self._counts["fast_path"] += 1
         execution = Execution(outcome.verdict, outcome.output, outcome.error)
         warm = parent is not None and parent.warm
-        return execution, Checkpoint(key, parent, code, outcome.variables, warm, taken, keepable=taken > FORK_SECONDS)
+        again = (parent.again_seconds if parent else 0.0) + taken + STEP_SECONDS
+        keepable = again > FORK_SECONDS
+        again_seconds = 0.0 if keepable else again
+        return execution, Checkpoint(key, parent, code, outcome.variables, warm, taken, keepable, again_seconds)
 
     async def _run_forked(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint]:
         warm = imports_warm_modules(code) or (parent is not None and parent.warm)
@@ -148,7 +160,7 @@ class Sandbox(ABC):
         group = sharing.get() or (parent.tree if parent else key)
         for attempt in range(self.limits.num_retries + 1):
             server = self._choose(parent, warm)
-            self._counts["hits"] += parent is not None and not server.num_to_revive(parent, warm=warm)
+            self._counts["hits"] += parent is not None and server.is_hit(parent, warm=warm)
             try:
                 ran = await server.run(parent, code, key=key, warm=warm, plain=tame, group=group)
                 # what was released meanwhile and made again for this step

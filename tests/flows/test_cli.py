@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from store import queries
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def rstar(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+def rstar(*arguments: str, folder: Path = REPOSITORY, typed: str = "") -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from flows.cli import main; main()"
     command = [sys.executable, "-c", code, str(REPOSITORY), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, input=typed, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +164,51 @@ def test_a_step_from_a_file_in_another_encoding_is_told_whole_as_json(tmp_path: 
     step.write_bytes(b"# -*- coding: latin-1 -*-\nprint(len('\xe9'))\n")
     assert json.loads(sandboxed("run", step, "--json").stdout)["output"] == "1"
     assert "3600" in sandboxed("run", step, "--seconds", "inf").stderr
+
+
+def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "step:x:.py"
+    for data, words in (
+        (b"# coding: rot13\nprint(1)\n", "not a text encoding"),
+        (b"#" * (2**20 + 1), "longer than"),
+        (b"print('\xe9')", "give a Python file in UTF-8"),
+    ):
+        file.write_bytes(data)
+        ended = sandboxed("run", file)
+        assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended
+        assert words in ended.stderr and "step:x:.py" in ended.stderr
+
+
+def test_a_step_comes_from_standard_input_and_is_shown_as_it_is() -> None:
+    ended = rstar("sandbox", "run", "-", "--provider", "local", typed="print('root:x:0 :smile: [b]')")
+    assert ended.returncode == 0 and "root:x:0 :smile: [b]" in ended.stdout, ended
+
+
+def test_a_line_that_is_no_row_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    wrong = ["[" * 100_000, "null", '{"id": 1, "code": 5}', '{"id": null, "code": "x"}', "{", ""]
+    rows.write_text("\n".join([*wrong, '{"id": 1, "code": "x = 1"}', ""]))
+    ended = sandboxed("attack", rows)
+    assert "1 of 1 tried, 5 left out" in ended.stdout, ended
+    words = ["not JSON", "not an object", "'code' is 5, not text", "'id' is null, not text", "not JSON"]
+    for number, (line, word) in enumerate(zip(ended.stderr.splitlines()[:5], words, strict=True), start=1):
+        assert f"rows.jsonl:{number}: not a row" in line and word in line
+
+
+def test_an_attack_that_cannot_begin_leaves_the_last_one_s_results(tmp_path: Path) -> None:
+    rows, out, packed = tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tmp_path / "rows.jsonl.gz"
+    rows.write_text('{"id": 1, "code": "x = 1"}\n')
+    out.write_text("before\n")
+    ended = rstar("sandbox", "attack", str(rows), "--out", str(out), "--provider", "nothing")
+    assert (ended.returncode, out.read_text()) == (2, "before\n"), ended
+    damaged = bytearray(gzip.compress(b"".join(b'{"id": %d, "code": "%d"}\n' % (n, n**9) for n in range(999))))
+    damaged[500:540] = bytes(40)
+    packed.write_bytes(damaged)
+    ended = sandboxed("attack", packed)
+    assert (
+        ended.returncode == 2
+        and "rows.jsonl.gz: cannot be read" in ended.stderr
+        and len(ended.stderr.splitlines()) == 1
+    )
+    ended = sandboxed("attack", rows, "--out", "/dev/full")
+    assert ended.returncode == 2 and "--out /dev/full: cannot be written" in ended.stderr, ended

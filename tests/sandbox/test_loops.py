@@ -114,14 +114,39 @@ def test_range_may_be_another_name_by_then() -> None:
         run_arithmetic("range = 3\n" + loop, {"n": 1}, max_output_bytes=BOUND)
 
 
+def test_a_loop_may_run_over_more_than_can_be_counted() -> None:
+    code = "for i in range(10**20):\n    if i == 3:\n        break\nprint(i)"
+    assert run_arithmetic(code, {}, max_output_bytes=BOUND).output == "3"
+
+
+def test_a_keyword_in_other_letters_is_a_name() -> None:
+    code = "𝐧𝐨𝐭 = 5\nfor i in range(20):\n    n = 𝐧𝐨𝐭 + i\nprint(n)"
+    assert run_arithmetic(code, {}, max_output_bytes=BOUND).output == by_cpython(code, {}).output == "24"
+
+
+LONG = " * ".join(["a"] * 7)
+TURNS = "for i in range(1, 1000000000000):\n    "
+
+
 @pytest.mark.parametrize(
     "body",
-    ["pass", "while 1:\n        pass", "for j in range(10 ** 9):\n        n = j",
-     "for j in range(999999999):\n        n = j", "n = " + " * ".join(["i"] * 450),
-     "n = " + "(" * 60 + "i" + " % 7)" * 60],
+    ["pass", "while 1:\n        pass", f"while {LONG} <= {LONG} <= {LONG} <= {LONG}:\n        pass",
+     "for j in range(999999999):\n        n = j", f"n = {' + '.join(['a'] * 90)} - {' - '.join(['a'] * 89)}",
+     "if i == 6000:\n        n = 1 // 0", "n = " + "(" * 60 + "i" + " % 7)" * 60,
+     *["\n".join(" " * 4 * depth + f"for k{depth} in range(16):" for depth in range(1, 10)).strip()
+       + f"\n{' ' * 40}while {LONG} <= {LONG}:\n{' ' * 44}pass"]],
 )  # fmt: skip
 def test_every_loop_ends_soon(body: str) -> None:
+    assert compile_loop(loop_of(TURNS + body))
     start = time.process_time()
     with pytest.raises(NotEligible):
-        run_arithmetic(f"for i in range(1, 10 ** 12):\n    {body}", {}, max_output_bytes=BOUND)
+        run_arithmetic("a = 18446744073709551615\n" + TURNS + body, {}, max_output_bytes=BOUND)
     assert time.process_time() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    "number", ["*".join(["a"] * 9), "(a * a * a * a * a) * (a * a * a * a)", "a * (a + a * a * a * a * a * a * a)"]
+)
+def test_long_products_are_walked(number: str) -> None:
+    assert compile_loop(loop_of(f"for i in range(30):\n    n = {number}")) is None
+    assert compile_loop(loop_of(f"for i in range(30):\n    while {number}:\n        pass")) is None

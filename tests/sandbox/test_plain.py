@@ -12,7 +12,7 @@ import pytest
 
 from rstar.protocols import Verdict
 from sandbox.plain import OPAQUE, TAME_ATTRIBUTES, TAME_MODULES, decode, encode, is_tame
-from sandbox.pool import Sandbox
+from sandbox.pool import FORK_SECONDS, STEP_SECONDS, Sandbox
 from sandbox.providers import open_sandbox
 
 SOLVE = "from sympy import symbols, solve\nx = symbols('x')\nroot = solve(x**2 - 5*x + 6, x)[0]\ntotal = 40"
@@ -39,7 +39,21 @@ async def run(sandbox: Sandbox, *codes: str) -> list[tuple[str, bool]]:
 async def test_the_fast_path_goes_on_after_a_solve(sandbox: Sandbox) -> None:
     steps = await run(sandbox, "n = 2", SOLVE, "total = total + n", "print(total)", "print(root + total)", "print(n)")
     assert steps[1:] == [("", False), ("", True), ("42", True), ("44", False), ("2", True)]
-    assert sandbox.metrics()["checkpoint_revivals"] == 0  # fast steps run again with the step that needs them
+    metrics = sandbox.metrics()
+    assert (metrics["checkpoint_revivals"], metrics["steps_again"]) == (0, 3)  # `n = 2`; two fast steps for `root`
+
+
+async def test_of_many_fast_steps_few_run_again(sandbox: Sandbox) -> None:
+    checkpoint = None
+    for n in range(60):
+        checkpoint = (await sandbox.run(checkpoint, f"n = {n}")).checkpoint
+    before = sandbox.metrics()
+    for _ in range(3):
+        assert (await sandbox.run(checkpoint, "[n]")).output == "[59]"
+    after = sandbox.metrics()
+    assert after["checkpoint_revivals"] == 1, "the interpreter made for the first is there for the others"
+    assert after["checkpoint_hits"] - before["checkpoint_hits"] == 2
+    assert after["steps_again"] <= 3 * FORK_SECONDS / STEP_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Hashable
 from typing import Any
@@ -126,3 +128,40 @@ async def test_threads_fit_into_the_address_space_of_a_step() -> None:
     async with LocalSandbox(num_workers=1) as sandbox:
         execution = await sandbox.run(None, code)
     assert (execution.verdict, execution.output) == (Verdict.OK, "128")
+
+
+async def test_a_closed_sandbox_runs_nothing_and_code_is_text() -> None:
+    async with LocalSandbox(num_workers=1) as sandbox:
+        with pytest.raises(TypeError, match="the code of a step is text, not bytes"):
+            await sandbox.run(None, b"x = 1")  # type: ignore[arg-type]
+    for code in ("x = 1", "x = [1]"):
+        with pytest.raises(SandboxLost, match="the sandbox is closed"):
+            await sandbox.run(None, code)
+
+
+def test_limits_that_nothing_can_keep_are_refused() -> None:
+    for name in ("seconds", "memory_bytes", "num_checkpoints"):
+        with pytest.raises(ValueError, match=f"limits: {name} is 0"):
+            Limits(**{name: 0})
+    with pytest.raises(ValueError, match="num_retries is -1"):
+        Limits(num_retries=-1)
+    with pytest.raises(ValueError, match="0 workers"):
+        LocalSandbox(num_workers=0)
+
+
+def test_memory_is_gathered_in_huge_pages_where_the_kernel_can() -> None:
+    code = """
+import mmap
+from pathlib import Path
+from sandbox.isolation import HUGE_PAGE, use_huge_pages
+field = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+field[:] = b"x" * len(field)
+use_huge_pages()
+assert field[:] == b"x" * len(field)
+print(*[line.split()[1] for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "AnonHuge" in line])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended
+    if int(ended.stdout) == 0:
+        pytest.skip("this kernel has no MADV_COLLAPSE")
+    assert int(ended.stdout) >= 3 * 2**11
