@@ -68,7 +68,7 @@ def run(
         texts = {"memory_bytes": bytes_used, "output": told.output, "error": told.error}
         typer.echo(json.dumps(row | texts))
     else:
-        print_rows([row | {"memory MB": bytes_used and bytes_used / 2**20}], title=str(file))
+        print_rows([row | {"memory MB": bytes_used and bytes_used / 2**20}], title=file.name)
         for text in (told.output, told.error):
             if text:
                 console.print(visible(shortened(text)), markup=False, soft_wrap=True)
@@ -108,7 +108,7 @@ def attack(
     escapes = [one for one in tried if one["escapes"]]
     verdicts = Counter(str(one["verdict"]) for one in tried)
     if tried:
-        print_rows([{"verdict": verdict, "rows": count} for verdict, count in verdicts.most_common()], title=str(file))
+        print_rows([{"verdict": verdict, "rows": count} for verdict, count in verdicts.most_common()], title=file.name)
     if escapes:
         print_rows([{"id": one["id"], "escapes": "; ".join(one["escapes"])} for one in escapes], title="escapes")
     if escapes:
