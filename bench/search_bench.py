@@ -52,16 +52,16 @@ REPEATS = 3
 
 def grow(
     engines: Scripted, num_trees: int, settings: SearchSettings, policy: Policy | None = None,
-    scorer: StepScorer | None = None,
+    scorer: StepScorer | None = None, in_flight: int = 0,
 ) -> Coroutine[Any, Any, list[Tree]]:  # fmt: skip
-    """So many trees, all in flight at once."""
+    """So many trees, all in flight at once unless told otherwise."""
 
     async def one(number: int) -> Tree:
         problem = Problem(f"p{number}", QUESTION.format(number), "3")
         given = {"policy": policy or engines, "executor": engines, "judge": engines, "scorer": scorer or engines}
         return await search(problem, **given, settings=settings, seed=number)
 
-    return crowd(one, range(num_trees), limit=num_trees)
+    return crowd(one, range(num_trees), limit=in_flight or num_trees)
 
 
 def resident_bytes() -> int:
@@ -69,8 +69,8 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def overhead(num_trees: int, journalled: bool) -> dict[str, float]:
-    """CPU and memory of so many trees in flight, in this process; the engines' own share is in it."""
+def overhead(num_trees: int, in_flight: int, journalled: bool) -> dict[str, float]:
+    """CPU and memory of so many trees, in this process; the engines' own share is in it."""
     collect_seldom()  # as the search of a shard does
     engines = Scripted()
     asyncio.run(grow(engines, 20, OVERHEAD))  # imports and caches
@@ -83,7 +83,7 @@ def overhead(num_trees: int, journalled: bool) -> dict[str, float]:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             journal = stack.enter_context(FileJournal(f"{folder}/journal.jsonl", {"bench": 1}))
             given = JournalledPolicy(engines, journal), JournalledScorer(engines, journal)
-        trees = asyncio.run(grow(engines, num_trees, OVERHEAD, *given))
+        trees = asyncio.run(grow(engines, num_trees, OVERHEAD, *given, in_flight=in_flight))
     seconds = time.process_time() - start
     return {
         "expansions": engines.num_expansions,
@@ -94,9 +94,9 @@ def overhead(num_trees: int, journalled: bool) -> dict[str, float]:
     }
 
 
-def measured(num_trees: int, journalled: bool = False) -> dict[str, float]:
+def measured(num_trees: int, in_flight: int = 0, journalled: bool = False) -> dict[str, float]:
     """The overhead in a process of its own."""
-    command = [sys.executable, "-m", "bench.search_bench", "--one", str(num_trees)]
+    command = [sys.executable, "-m", "bench.search_bench", "--one", str(num_trees), "--in-flight", str(in_flight)]
     done = subprocess.run([*command, *["--journal"] * journalled], check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
@@ -107,22 +107,29 @@ def best(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def print_overhead(num_trees: int, repeats: int) -> None:
-    half, whole, kept = [], [], []
+    cases: dict[str, tuple[int, int, bool]] = {
+        f"{num_trees // 2:,}, all in flight": (num_trees // 2, 0, False),
+        f"{num_trees:,}, all in flight": (num_trees, 0, False),
+        f"{num_trees:,}, all in flight, journalled": (num_trees, 0, True),
+        f"{2 * num_trees:,}, at most {num_trees:,} in flight": (2 * num_trees, num_trees, False),
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
     for _ in range(repeats):  # in turn, so that a slow minute of the machine strikes all alike
-        half.append(measured(num_trees // 2))
-        whole.append(measured(num_trees))
-        kept.append(measured(num_trees, journalled=True))
+        for name, case in cases.items():
+            runs[name].append(measured(*case))
+    half, whole, journalled, twice = (best(each) for each in runs.values())
     print(f"Scripted engines that answer at once, 8 candidates, 16 rollouts; the least CPU of {repeats} runs.\n")
-    print("| trees in flight | expansions | nodes | CPU ms an expansion | expansions a CPU second | memory, GB |")
+    print("| trees | expansions | nodes | CPU ms an expansion | expansions a CPU second | memory, GB |")
     print("|---|---|---|---|---|---|")
-    for name, run in ((f"{num_trees // 2:,}", best(half)), (f"{num_trees:,}", best(whole)),
-                      (f"{num_trees:,}, journalled", best(kept))):  # fmt: skip
+    for name, run in zip(cases, (half, whole, journalled, twice), strict=True):
         print(f"| {name} | {run['expansions']:,} | {run['nodes']:,} | {run['cpu_ms']:.3f} | {1000 / run['cpu_ms']:,.0f}"
               f" | {run['gb']:.2f} |")  # fmt: skip
-    ratio = best(whole)["cpu_ms"] / best(half)["cpu_ms"]
-    journal_ms = best(kept)["cpu_ms"] - best(whole)["cpu_ms"]
-    print(f"\nTwice the trees: {100 * (ratio - 1):+.1f} % CPU an expansion.", end=" ")
-    print(f"The journal: {journal_ms:.3f} ms an expansion.")
+    wide, narrow = (100 * (more["cpu_ms"] / less["cpu_ms"] - 1) for more, less in ((whole, half), (twice, whole)))
+    print(
+        f"\nTwice the trees: {wide:+.1f} % CPU an expansion with twice, {narrow:+.1f} % with as many in flight.",
+        end=" ",
+    )
+    print(f"The journal: {journalled['cpu_ms'] - whole['cpu_ms']:.3f} ms an expansion.")
 
 
 def ours(replicas: int, num_trees: int, runaways: float) -> tuple[list[Tree], int, float]:
@@ -179,10 +186,11 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=2000)
     parser.add_argument("--quick", action="store_true", help="one run of each, and fewer replicas")
     parser.add_argument("--one", type=int, help="measure so many trees in this process and print JSON")
+    parser.add_argument("--in-flight", type=int, default=0, help="with --one: at most so many of them at once")
     parser.add_argument("--journal", action="store_true", help="with --one: journalled")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(overhead(given.one, given.journal)))
+        print(json.dumps(overhead(given.one, given.in_flight, given.journal)))
         return
     print_overhead(given.trees, 1 if given.quick else REPEATS)
     print_comparison(CASES[:2] if given.quick else CASES)

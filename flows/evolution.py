@@ -10,6 +10,7 @@ from prefect import flow
 from flows import plans
 from flows.recipe import Recipe
 from flows.round import evolution_round
+from store.lock import alone_in
 from tasks.evaluation import evaluate
 from tasks.problems import prepare_problems
 from tasks.results import write_report
@@ -21,14 +22,15 @@ async def evolution(recipe: Recipe, root: str) -> str:
 
     What is there already is not done again, so that the same call resumes a run that was broken off.
     """
-    plans.keep_recipe(recipe, root)
-    for split in ("train", "test"):
-        await prepare_problems(root, split, plans.problem_source(recipe, split), recipe.run.seed)
-    if recipe.evaluation.base:
-        await evaluate(
-            root, 0, models=plans.trained_models(recipe, root, 0), sandbox=plans.sandbox(recipe),
-            exam=plans.examination(recipe, 0), recipe=recipe.hash,
-        )  # fmt: skip
-    for round in range(1, len(recipe.rounds) + 1):
-        await evolution_round(root, round)
-    return await write_report(root)
+    with alone_in(root):
+        plans.keep_recipe(recipe, root)
+        for split in ("train", "test"):
+            await prepare_problems(root, split, plans.problem_source(recipe, split), recipe.run.seed)
+        if recipe.evaluation.base:
+            await evaluate(
+                root, 0, models=plans.trained_models(recipe, root, 0), sandbox=plans.sandbox(recipe),
+                exam=plans.examination(recipe, 0), recipe=recipe.hash,
+            )  # fmt: skip
+        for round in range(1, len(recipe.rounds) + 1):
+            await evolution_round(root, round)
+        return await write_report(root)

@@ -1,0 +1,30 @@
+"""Two evolutions do not work in one folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rstar.protocols import UserError
+from store.lock import alone_in
+
+
+def test_a_folder_is_one_run_s_until_its_process_ends(tmp_path: Path) -> None:
+    code = "import sys; from store.lock import alone_in\nwith alone_in(sys.argv[1]): print('in', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match="another run is at work in this folder"), alone_in(str(tmp_path / "run")):
+            raise AssertionError("two at once")
+        with alone_in(str(tmp_path / "another")):
+            other.kill()
+    with alone_in(str(tmp_path / "run")):
+        pass
+
+
+def test_an_object_store_has_no_locks() -> None:
+    with alone_in("s3://bucket/run"), alone_in("s3://bucket/run"):
+        pass
