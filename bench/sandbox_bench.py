@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from rstar.protocols import Verdict
+from rstar.protocols import UserError, Verdict
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 from sandbox.providers import open_sandbox
@@ -176,7 +176,10 @@ def main() -> None:
     parser.add_argument("--provider", default="docker", choices=("docker", "gvisor", "local"))
     parser.add_argument("--soak", type=int, default=0, help="executions after which leaks would show")
     options = parser.parse_args()
-    asyncio.run(measure(options.provider, options.soak))
+    try:
+        asyncio.run(measure(options.provider, options.soak))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
