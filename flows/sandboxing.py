@@ -182,7 +182,10 @@ def bench(
     soak: Annotated[int, typer.Option(min=0, help="Also so many executions, after which leaks would show.")] = 0,
 ) -> None:
     """Measure executions a second on the fixed workload."""
-    from bench.sandbox_bench import measure
+    try:
+        from bench.sandbox_bench import measure
+    except ImportError as error:
+        raise UserError(f"rstar sandbox bench: {error}; call it in a clone of the repository") from None
 
     asyncio.run(measure(provider, soak))
 

@@ -231,8 +231,9 @@ class Interpreter:
         except BaseException as exception:
             self._guard.disarm()
             echo, status = "", _status(exception)
-            try:
+            with suppress(BaseException):  # standard output that the step closed
                 self._flush()
+            try:
                 error = _describe(exception, code, filename)
             except BaseException:  # a hostile __str__, or no memory left to say so
                 error = _type(exception).__name__
@@ -292,8 +293,9 @@ def _is_open(descriptor: int) -> bool:
 def _silence() -> None:
     """Let go of the step's pipe, so that its reader sees the end."""
     null = _open(os.devnull, os.O_WRONLY)
-    _dup2(null, 1)
-    _close(null)
+    if null != 1:  # which the step closed
+        _dup2(null, 1)
+        _close(null)
 
 
 def _has_threads() -> bool:

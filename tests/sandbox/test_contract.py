@@ -319,6 +319,16 @@ async def test_a_stream_of_the_steps_own_is_no_mistake(sandbox: Sandbox) -> None
     assert (await sandbox.run(None, f"{code}print('nothing')")).verdict is Verdict.OK
 
 
+async def test_a_step_may_close_standard_output(sandbox: Sandbox) -> None:
+    execution = await sandbox.run(None, "import os\nos.close(1)\nprint('hid')")
+    assert (execution.verdict, execution.error) == (
+        Verdict.EXCEPTION,
+        "OSError: [Errno 9] Bad file descriptor (line 3: print('hid'))",
+    )
+    parent = await state(sandbox, "import os\nos.close(1)")
+    assert (await sandbox.run(parent, "import os\nprint(6)")).output == "6"
+
+
 @pytest.mark.parametrize("timer", ["signal.alarm(1)", "signal.setitimer(signal.ITIMER_REAL, 1)"])
 async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> None:
     execution = await sandbox.run(None, f"import signal\n{timer}")
