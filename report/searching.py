@@ -66,7 +66,7 @@ def sandbox(ask: Ask) -> Section:
         return Section("sandbox", title, lead, missing="No search has finished yet.")
     verdicts = [f"verdict_{verdict.value}" for verdict in Verdict]
     found = [name for name in verdicts if any(counts.get(f"sandbox_{name}") for counts in counted.values())]
-    names = ["executions", "fast_path", "checkpoint_hits", "checkpoint_revivals", "sandbox_lost", *found]
+    names = ["executions", "fast_path", "checkpoint_hits", "checkpoint_revivals", "steps_again", "sandbox_lost", *found]
     rows = []
     for number, counts in counted.items():
         cells = [count(counts.get(f"sandbox_{name}", 0)) for name in names]
@@ -74,7 +74,7 @@ def sandbox(ask: Ask) -> Section:
         each = count(spent / max(1, counts["sandbox_executions"]), 1)
         rows.append((str(number), *cells, each, percent(100 * waited / spent) if spent else ""))
     told = [name.removeprefix("verdict_").replace("_", " ") for name in found]
-    kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Lost")
+    kept = ("Round", "Steps", "Fast path", "Prefix kept", "Prefix run again", "Steps run again in place", "Lost")
     header = (*kept, *told, "ms a step", "of it outside the step")
     note = (
         "A step that is simple arithmetic takes the fast path; the others are forked from a kept interpreter that ran "

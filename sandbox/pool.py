@@ -46,7 +46,6 @@ class Sandbox(ABC):
         each = replace(self.limits, num_checkpoints=num_kept)
         self._servers = [ForkServer(each, num_kept=num_kept, launch=launch) for _ in range(num_workers)]
         self._fast_path = fast_path
-        self._closed = False
         self._checkpoints: dict[str, Checkpoint] = {}
         self._ids = count()
         self._verdicts: Counter[str] = Counter()
@@ -73,7 +72,6 @@ class Sandbox(ABC):
         await self.aclose()
 
     async def aclose(self) -> None:
-        self._closed = True
         self._checkpoints.clear()
         ends = await asyncio.gather(*(server.aclose() for server in self._servers), return_exceptions=True)
         for end in ends:
@@ -82,7 +80,7 @@ class Sandbox(ABC):
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
         """Run `code` after the step that returned `checkpoint`; raises SandboxLost after the retries are used up."""
-        if self._closed:
+        if self._servers[0].closed:
             raise SandboxLost("the sandbox is closed")
         if not isinstance(code, str):
             raise TypeError(f"the code of a step is text, not {type(code).__name__}")

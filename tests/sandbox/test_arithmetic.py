@@ -117,6 +117,11 @@ endings = st.one_of(st.just("pass"), expressions, expressions.map(lambda e: f"pr
 def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool, ending: str) -> None:
     prefix = "a, b, tom = 5, 0.5, 12\n" + "from fractions import Fraction\ntom = Fraction(7, 2)\n" * with_fraction
     code = prefix + program + "\n" + ending
+    assert_as_cpython(code)
+
+
+def assert_as_cpython(code: str) -> None:
+    """Verdict, output, error and variables are CPython's, or the step is declined."""
     try:
         outcome = run_arithmetic(code, {}, max_output_bytes=BOUND)
     except NotEligible:

@@ -25,6 +25,7 @@ def test_a_folder_is_one_run_s_until_its_process_ends(tmp_path: Path) -> None:
         pass
 
 
-def test_an_object_store_has_no_locks() -> None:
+def test_an_object_store_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with alone_in("s3://bucket/run"), alone_in("s3://bucket/run"):
-        pass
+        assert not list(tmp_path.iterdir()), "nor a folder of that name here"
