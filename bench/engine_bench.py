@@ -199,23 +199,33 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
         sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
 
-        async def searched(policy: Policy, scorer: StepScorer, leave: Callable[[], None] = lambda: None) -> Search:
-            async def one(number: int) -> Tree:
-                given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
-                tree = await search(problems[number], **given, settings=SETTINGS, seed=number)
-                leave()
+        async def tree_of(number: int, policy: Policy, scorer: StepScorer) -> Tree:
+            given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
+            return await search(problems[number], **given, settings=SETTINGS, seed=number)
+
+        async def searched(policy: Policy, scorer: StepScorer) -> Search:
+            began = time.monotonic()
+            trees = await crowd(lambda number: tree_of(number, policy, scorer), range(num_trees), limit=in_flight)
+            return Search(trees, time.monotonic() - began)
+
+        async def in_lockstep(policy: Policy, scorer: StepScorer) -> Search:
+            """As many at once as ours, each batch to its end before the next begins, as the paper's code does."""
+
+            async def one(number: int, barriers: Lockstep) -> Tree:
+                tree = await tree_of(number, barriers, barriers)
+                barriers.leave()
                 return tree
 
-            began = time.monotonic()
-            trees = await crowd(one, range(num_trees), limit=in_flight)
+            began, trees = time.monotonic(), []
+            for batch in (range(num_trees)[at : at + in_flight] for at in range(0, num_trees, in_flight)):
+                barriers = Lockstep(policy, scorer, len(batch))
+                trees += await asyncio.gather(*(one(number, barriers) for number in batch))
             return Search(trees, time.monotonic() - began)
 
         await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels and caches
         metered = MeteredPolicy(policy)
-        ours, lockstep = await searched(metered, scorer), None
-        if in_flight >= num_trees:  # all at once, as lockstep needs them
-            barriers = Lockstep(policy, scorer, num_trees)
-            lockstep = await searched(barriers, barriers, barriers.leave)
+        ours = await searched(metered, scorer)
+        lockstep = await in_lockstep(policy, scorer)
         batches = {
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
@@ -224,7 +234,7 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
     show(ours, lockstep, metered.meter, batches)
 
 
-def show(ours: Search, lockstep: Search | None, found: Meter, batches: dict[str, Meter]) -> None:
+def show(ours: Search, lockstep: Search, found: Meter, batches: dict[str, Meter]) -> None:
     nodes = sum(len(tree.nodes) for tree in ours.trees)
     print(
         f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: {len(found.spans)} requests, "
@@ -232,12 +242,11 @@ def show(ours: Search, lockstep: Search | None, found: Meter, batches: dict[str,
         f"{100 * found.busy_seconds() / ours.seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
         f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
     )
-    if lockstep:
-        equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
-        print(
-            f"In lockstep, with the caches that the search had filled: {lockstep.seconds:.0f} s, "
-            f"{lockstep.seconds / ours.seconds:.2f} times as long; {equal} of the trees are equal.\n"
-        )
+    equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
+    print(
+        f"In lockstep, with the caches that the search had filled: {lockstep.seconds:.0f} s, "
+        f"{lockstep.seconds / ours.seconds:.2f} times as long; {equal} of the trees are equal.\n"
+    )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")
     for name, meter in {"search": found, **batches}.items():

@@ -15,15 +15,15 @@ from math import gcd
 
 from problems.importing import problem_id
 from problems.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
-from problems.stories import PlanStep, Split, Story, read_story, run_plan_code
+from problems.stories import PlanStep, Split, Story, read_story, run_plan_code, run_ways
 from rstar.protocols import Problem, UserError
 
 NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
 LEVELS = tuple(NUM_OPERATIONS)
 EASY = ("gain", "lose", "times", "share", "rate", "spend")
-HARD = (*EASY, "drop", "rise", "rest")
-SOLO = {"gsm": EASY, "math": HARD, "olympiad": HARD}  # what happens to one person's quantity
-GIVES = ("give",) * 4  # in stories of two people drawn four times as often as each of those
+HARD = (*EASY, "share", "drop", "rise", "rest", "deal")  # a share of many quantities leaves something over: twice
+SOLO = {"gsm": EASY, "math": (*HARD, "deal"), "olympiad": (*HARD, *("deal",) * 4)}  # what happens to one's quantity
+GIVES = ("give",) * 8  # in stories of two people drawn eight times as often as each of those
 STYLES = ("solo", "duo", "reversed")
 DIVISORS = range(2, 13)
 PERCENTS = tuple(p for p in range(5, 100) if 100 // gcd(100, p) <= 20)  # of a multiple of 20 at most
@@ -158,6 +158,8 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
     events: list[Event] = []
     for kind in kinds:
         who = rng.choice(sorted(known)) if kind in (*HARD, "idle", "give") else actor
+        if kind == "ask_gap":
+            who = max(sorted(known), key=lambda name: values[name.lower()])
         whom = other if who == actor else actor
         value = hidden if kind == "some" else values[who.lower()]
         numbers = _draw(kind, value, rng)
@@ -168,7 +170,7 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
         if kind == "some":
             values[actor.lower()] = hidden
         elif kind not in ("end", "idle") and not kind.startswith("ask_"):
-            run_plan_code(event.code, values)
+            run_ways(event.ways, values)
         if kind in ("fold", "more", "less"):
             known.add(whom)
         if any(v < 0 or v > 9_999 for v in values.values()):
@@ -196,6 +198,10 @@ def _draw(kind: str, value: Number, rng: random.Random) -> tuple[int, int] | Non
         return (rng.choice(divisors), 0) if divisors else None
     if kind == "cut":
         return rng.randint(2, 9), 0
+    if kind == "deal":  # in one of the two ways, and not in the other, whole packs come out
+        m, sign = rng.randint(5, 12), rng.choice((1, -1))
+        exact = [n for n in range(3, min(whole - 12, 100)) if not (value + sign * n) % m and (value - sign * n) % m]
+        return (rng.choice(exact), m) if exact else None
     if kind in ("drop", "rise"):
         exact = [p for p in PERCENTS if value.denominator == 1 and whole * p % 100 == 0]
         return (rng.choice(exact), 0) if exact and whole else None

@@ -19,12 +19,17 @@ ASIDE = "aside"  # where a solution puts a number that does not count
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One operation: its wordings, the code that does it, and, where it has an inverse, the code that undoes it."""
+    """One operation: its wordings, the code that does it, and, where it has an inverse, the code that undoes it.
+
+    Where the sentence does not say which of two ways the quantity goes, `otherwise` is the code of the other way; one
+    of the two passes its own check.
+    """
 
     name: str
     wordings: tuple[str, ...]
     code: str
     undo: str = ""
+    otherwise: str = ""
 
 
 KINDS = {
@@ -65,12 +70,12 @@ KINDS = {
         Kind(
             "drop",
             ("{n} percent of the {item} of {A} are damaged.",),
-            "assert {a} * {n} % 100 == 0\n{a} = {a} - {a} * {n} // 100",
+            "{a} = {a} - {a} * {n} // 100",
         ),
         Kind(
             "rise",
             ("The {item} of {A} grow by {n} percent.",),
-            "assert {a} * {n} % 100 == 0\n{a} = {a} + {a} * {n} // 100",
+            "{a} = {a} + {a} * {n} // 100",
         ),
         Kind(
             "rate",
@@ -88,6 +93,12 @@ KINDS = {
             "rest",
             ("{A} fills boxes of {n} {item} and keeps only the rest.",),
             "{a} = {a} % {n}",
+        ),
+        Kind(
+            "deal",
+            ("{A} buys or sells {n} {item} and now has full packs of {m}.",),
+            "{a} += {n}\nassert {a} % {m} == 0",  # not `{a} = {a} +`: guesses would unsettle what other signs mean
+            otherwise="{a} -= {n}\nassert {a} % {m} == 0",
         ),
         Kind(
             "give",
@@ -139,7 +150,7 @@ KINDS = {
         ),
     )
 }
-# percentages have none: `a * 100 // (100 - n)` and its check are more than the tiny model writes without a slip
+# percentages have none: `a * 100 // (100 - n)` is more than the tiny model writes without a slip
 INVERTIBLE = tuple(name for name, kind in KINDS.items() if kind.undo)
 
 
@@ -160,8 +171,9 @@ class Event:
         return self._fill(KINDS[self.kind].wordings[self.wording])
 
     @property
-    def code(self) -> str:
-        return self._fill(KINDS[self.kind].code)
+    def ways(self) -> list[str]:
+        """The code; two where the sentence leaves open which way the quantity goes, and only running them tells."""
+        return [self._fill(code) for code in (KINDS[self.kind].code, KINDS[self.kind].otherwise) if code]
 
     @property
     def undo(self) -> str:
@@ -217,7 +229,8 @@ def sentences(question: str) -> list[str]:
 def wrong_operation(code: str) -> str:
     """The code with its operation taken for another, its check as it is; the same code where it has none."""
     check, newline, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
-    for old, new in ((" + ", " - "), (" - ", " + "), (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
+    signs = (("+=", "-="), ("-=", "+="), (" + ", " - "), (" - ", " + "))
+    for old, new in (*signs, (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):
         if old in line:
             return f"{check}{newline}{line.replace(old, new, 1)}"
     return code

@@ -69,22 +69,33 @@ class Story:
             events.reverse()
             events.sort(key=lambda line: line[1].kind != "end")  # the end first, whatever is told after it
             (sentence, end), *undone = events
-            lines = [(sentence, end.code), *((f"Undo: {sentence}", event.undo) for sentence, event in undone)]
+            lines = [(sentence, end.ways), *((f"Undo: {sentence}", [event.undo]) for sentence, event in undone)]
         else:
-            lines = [(sentence, event.code) for sentence, event in events]
-        lines.append((asked, ask.code))
+            lines = [(sentence, event.ways) for sentence, event in events]
+        lines.append((asked, ask.ways))
         values: dict[str, object] = {}
         steps = []
-        for comment, code in lines:
+        for comment, ways in lines:
             values.pop(ASIDE, None)  # so that the next one counts as a change, also where its number is the same
             before = dict(values)
-            printed = run_plan_code(code, values)
+            code, printed = run_ways(ways, values)
             changed = {name: str(value) for name, value in values.items() if before.get(name, _ABSENT) != value}
             steps.append(PlanStep(comment, code, {"print": printed} if printed is not None else changed))
         return steps
 
 
 _ABSENT = object()
+
+
+def run_ways(ways: Sequence[str], values: dict[str, Any]) -> tuple[str, str | None]:
+    """Run the first of `ways` whose checks pass; return it and what it prints."""
+    *others, last = ways
+    for code in others:
+        try:
+            return code, run_plan_code(code, values)
+        except AssertionError:
+            pass
+    return last, run_plan_code(last, values)
 
 
 def run_plan_code(code: str, values: dict[str, Any]) -> str | None:

@@ -105,6 +105,21 @@ def test_a_reversed_story_is_undone_from_its_end() -> None:
     assert plan[1].comment == "Undo: C) The nuts of Ana become 3 times as many."
 
 
+def test_where_a_sentence_leaves_the_way_open_the_check_decides_and_only_one_way_passes(made) -> None:
+    question = (
+        "A) Ana has 40 nuts. B) Ana buys or sells 5 nuts and now has full packs of 7. "
+        "C) Ana buys or sells 5 nuts and now has full packs of 8. D) What does Ana have at last?"
+    )
+    plan = read_story(question).plan()
+    assert [step.code for step in plan[1:3]] == ["ana -= 5\nassert ana % 7 == 0", "ana += 5\nassert ana % 8 == 0"]
+    assert plan[-1].values == {"print": "40"}
+    for one in made["train"]:
+        codes = [step.code for step in read_story(one.problem.question).plan()]
+        for at, code in enumerate(codes):
+            if "\nassert" in code:
+                assert printed([*codes[:at], wrong_operation(code), *codes[at + 1 :]]) is None
+
+
 def test_a_solution_is_of_its_own_wording() -> None:
     for start in ("has", "starts with"):
         question = f"A) Tom {start} 40 coins. B) Tom loses 15 coins. C) What does Tom have at last?"
