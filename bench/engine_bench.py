@@ -203,12 +203,12 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
             given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
             return await search(problems[number], **given, settings=SETTINGS, seed=number)
 
-        async def searched(policy: Policy, scorer: StepScorer) -> Search:
+        async def searched() -> Search:
             began = time.monotonic()
-            trees = await crowd(lambda number: tree_of(number, policy, scorer), range(num_trees), limit=in_flight)
+            trees = await crowd(lambda number: tree_of(number, metered, scorer), range(num_trees), limit=in_flight)
             return Search(trees, time.monotonic() - began)
 
-        async def in_lockstep(policy: Policy, scorer: StepScorer) -> Search:
+        async def in_lockstep() -> Search:
             """As many at once as ours, each batch to its end before the next begins, as the paper's code does."""
 
             async def one(number: int, barriers: Lockstep) -> Tree:
@@ -217,15 +217,15 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
                 return tree
 
             began, trees = time.monotonic(), []
-            for batch in (range(num_trees)[at : at + in_flight] for at in range(0, num_trees, in_flight)):
+            for at in range(0, num_trees, in_flight):
+                batch = range(num_trees)[at : at + in_flight]
                 barriers = Lockstep(policy, scorer, len(batch))
                 trees += await asyncio.gather(*(one(number, barriers) for number in batch))
             return Search(trees, time.monotonic() - began)
 
         await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels and caches
         metered = MeteredPolicy(policy)
-        ours = await searched(metered, scorer)
-        lockstep = await in_lockstep(policy, scorer)
+        ours, lockstep = await searched(), await in_lockstep()
         batches = {
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
