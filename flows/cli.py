@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -69,21 +68,15 @@ def evolve(recipe: str, out: Out = None, set: Overrides = None) -> None:
 
 
 def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
-    from prefect.exceptions import TerminationSignal
-
     from flows.running import evolve_here
 
     checked = load_recipe(recipe, overrides)
     root = out or str(RUNS / checked.run.name)
     if "://" in root:
         raise UserError(f"--out {root}: models are trained into a folder of this machine; give one")
-    signal.signal(signal.SIGTERM, lambda *_: None)  # Prefect's own, which the flow installs, ends the run
     try:
         evolve_here(checked, root)
-    except BaseException as error:
-        stops = (KeyboardInterrupt, TerminationSignal)  # in a group where the signal struck among several tasks
-        if not isinstance(error, stops) and not (isinstance(error, BaseExceptionGroup) and error.subgroup(stops)):
-            raise
+    except KeyboardInterrupt:
         errors.print(f"stopped; resume with: {resume_command(recipe, root, overrides)}", markup=False)
         raise typer.Exit(130) from None
 

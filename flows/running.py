@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 from flows import plans
 from flows.console import announce_sandbox, console, watching
@@ -32,10 +35,49 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
     announce_sandbox(recipe.sandbox.provider, console)
     with watching(len(recipe.rounds)):
-        report = asyncio.run(evolution(recipe, place))
+        report = run_until_stopped(evolution(recipe, place))
     for table in final_tables(place)[:NUM_TABLES]:
         console.print(table)
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes; report: {report}", markup=False)
+
+
+def run_until_stopped(work: Coroutine[object, object, str]) -> str:
+    """Run `work` in a thread of its own; SIGINT or SIGTERM cancels it, a second one ends the process at once.
+
+    In the main thread Prefect would take SIGTERM: it raises wherever the event loop happens to be, and a loop that lost
+    one of its callbacks so may wait for ever.
+
+    Raises:
+        KeyboardInterrupt: `work` was cancelled by a signal.
+    """
+    stopped = False
+    cancel: Future[partial[object]] = Future()
+
+    async def begin() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        cancel.set_result(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        return await work
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.signal(number, signal.SIG_DFL)
+        cancel.result()()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="evolution") as threads:
+        running = threads.submit(asyncio.run, begin())
+        cancel.result()
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return running.result()
+        except BaseException:
+            if stopped:  # as CancelledError, or whatever the flow made of it
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def shield_server() -> None:
