@@ -22,7 +22,8 @@ NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
 LEVELS = tuple(NUM_OPERATIONS)
 EASY = ("gain", "lose", "times", "share", "rate", "spend")
 HARD = (*EASY, "share", "drop", "rise", "rest", "deal")  # a share of many quantities leaves something over: twice
-SOLO = {"gsm": EASY, "math": (*HARD, "deal"), "olympiad": (*HARD, *("deal",) * 4)}  # what happens to one's quantity
+SOLO = {"gsm": EASY, "math": (*HARD, *("deal",) * 2), "olympiad": (*HARD, *("deal",) * 7)}  # what happens to a quantity
+DEALS = (10, 20, 30, 40, 50)  # few amounts, each bought about as often as sold: a number must not tell the way
 GIVES = ("give",) * 8  # in stories of two people drawn eight times as often as each of those
 STYLES = ("solo", "duo", "reversed")
 DIVISORS = range(2, 13)
@@ -199,9 +200,9 @@ def _draw(kind: str, value: Number, rng: random.Random) -> tuple[int, int] | Non
     if kind == "cut":
         return rng.randint(2, 9), 0
     if kind == "deal":  # in one of the two ways, and not in the other, whole packs come out
-        m, sign = rng.randint(5, 12), rng.choice((1, -1))
-        exact = [n for n in range(3, min(whole - 12, 100)) if not (value + sign * n) % m and (value - sign * n) % m]
-        return (rng.choice(exact), m) if exact else None
+        fits = [(n, m) for n in DEALS for m in range(6, 13) if n < whole - 12]
+        exact = [(n, m) for n, m in fits if ((value + n) % m == 0) != ((value - n) % m == 0)]
+        return rng.choice(exact) if exact else None
     if kind in ("drop", "rise"):
         exact = [p for p in PERCENTS if value.denominator == 1 and whole * p % 100 == 0]
         return (rng.choice(exact), 0) if exact and whole else None

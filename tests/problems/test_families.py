@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import suppress
 from fractions import Fraction
 
 import pytest
 
-from problems.families import LEVELS, NUM_OPERATIONS, generate, vary
+from problems.families import DEALS, LEVELS, NUM_OPERATIONS, generate, vary
 from problems.importing import problem_id
 from problems.sentences import KINDS, read, wrong_operation
 from problems.stories import read_story, render_plan, run_plan_code, solution, wrong_steps
@@ -118,6 +119,14 @@ def test_where_a_sentence_leaves_the_way_open_the_check_decides_and_only_one_way
     assert guesses
     for codes, at in guesses:
         assert printed([*codes[:at], wrong_operation(codes[at]), *codes[at + 1 :]]) is None
+
+
+def test_the_amount_does_not_tell_which_way_an_open_sentence_goes() -> None:
+    ways: dict[int, Counter[str]] = {amount: Counter() for amount in DEALS}
+    for one in generate({"olympiad": 300}, seed=0, split="train"):
+        for way, amount in re.findall(r"^\w+ ([+-])= (\d+)$", "".join(solution(one.problem.question)), re.M):
+            ways[int(amount)][way] += 1
+    assert all(counts.total() >= 30 and 0.3 < counts["+"] / counts.total() < 0.7 for counts in ways.values()), ways
 
 
 def test_a_solution_is_of_its_own_wording() -> None:
