@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -74,6 +75,7 @@ def run_evolution(recipe: str, out: str | None, overrides: list[str]) -> None:
     root = out or str(RUNS / checked.run.name)
     if "://" in root:
         raise UserError(f"--out {root}: models are trained into a folder of this machine; give one")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: Prefect's server is ended at the exit
     try:
         evolve_here(checked, root)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -42,7 +43,7 @@ def evolve_here(recipe: Recipe, root: str) -> None:
 
 
 def run_until_stopped(work: Coroutine[object, object, str]) -> str:
-    """Run `work` in a thread of its own; SIGINT or SIGTERM cancels it, a second one ends the process at once.
+    """Run `work` in a thread of its own; the first SIGINT or SIGTERM cancels it, later ones change nothing.
 
     In the main thread Prefect would take SIGTERM: it raises wherever the event loop happens to be, and a loop that lost
     one of its callbacks so may wait for ever.
@@ -51,33 +52,38 @@ def run_until_stopped(work: Coroutine[object, object, str]) -> str:
         KeyboardInterrupt: `work` was cancelled by a signal.
     """
     stopped = False
-    cancel: Future[partial[object]] = Future()
+    running: Future[asyncio.Task[object]] = Future()
 
     async def begin() -> str:
         task = asyncio.current_task()
         assert task is not None
-        cancel.set_result(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        running.set_result(task)
         return await work
+
+    def cancel(running: Future[asyncio.Task[object]]) -> None:
+        task = running.result()
+        with suppress(RuntimeError):  # the loop is closed: it ended a moment ago
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        stopped = True
-        signal.signal(number, signal.SIG_DFL)
-        cancel.result()()
+        if not stopped:
+            stopped = True
+            console.print("stopping: what is done is kept")
+            running.add_done_callback(cancel)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="evolution") as threads:
-        running = threads.submit(asyncio.run, begin())
-        cancel.result()
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return running.result()
-        except BaseException:
-            if stopped:  # as CancelledError, or whatever the flow made of it
-                raise KeyboardInterrupt from None
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="evolution") as threads:
+            return threads.submit(asyncio.run, begin()).result()
+    except BaseException:
+        if stopped:  # as CancelledError, or whatever the flow made of it
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def shield_server() -> None:
