@@ -69,8 +69,8 @@ def run_until_stopped(work: Coroutine[object, object, str]) -> str:
         nonlocal stopped
         if not stopped:
             stopped = True
-            console.print("stopping: what is done is kept")
             running.add_done_callback(cancel)
+            console.print("stopping: what is done is kept")
 
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}

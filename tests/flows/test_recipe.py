@@ -129,4 +129,4 @@ def test_each_training_key_of_a_recipe_is_one_of_the_training_process() -> None:
     demo = load_recipe("demo")
     for section in (demo.sft, demo.ppm):
         assert set(section.hyperparameters()) <= known
-    assert demo.sft.hyperparameters()["neftune_noise_alpha"] == 5
+    assert demo.sft.hyperparameters()["neftune_noise_alpha"] == 10
