@@ -1,7 +1,8 @@
-"""The model that the flows' tests start from."""
+"""The model that the flows' tests start from, and their signals."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     tiny_model(tokenizer).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return str(place)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as in a terminal, here and in what a test starts: a background job ignores it, and a run leaves that so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
