@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """SIGINT as in a terminal, here and in what a test starts: a background job ignores it, and a run leaves that so."""
+    """SIGINT as in a terminal, here and in what a test starts: a background job ignores it, and so does its run."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
