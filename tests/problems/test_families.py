@@ -169,6 +169,8 @@ def test_a_wrong_operation_fails_more_often_in_a_longer_story_but_never_surely(m
                 failing[one.problem.level].append(printed([*codes[:at], spoilt, *codes[at + 1 :]]) is None)
     shares = [sum(failed) / len(failed) for failed in failing.values()]
     assert 0 < shares[0] < shares[1] < shares[2] < 0.65, shares
+    every = [failed for level in failing.values() for failed in level]
+    assert 0.15 < sum(every) / len(every) < 0.5
 
 
 def test_the_easiest_level_has_every_kind_of_two_person_sentence() -> None:
