@@ -1,32 +1,32 @@
 """The policy in process: a transformers model that answers the requests of all trees in flight in batches.
 
 Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
-computed (models/prefixes.py), once, and the siblings share its KV cache (models/siblings.py). Generation stops at the
-end of a step.
+computed (models/prefixes.py), once, and the siblings share its KV cache (models/siblings.py), and one another's as long
+as they write the same. Generation stops at the end of a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from transformers import Cache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import StopStringCriteria
 
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
-from models.sampling import MostDone, SeededSampler, noise
+from models.sampling import choose, noise
 from models.siblings import Prompts, attending, sibling_cache
 from models.tokens import decode_step, encode_pieces, stop_ids
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
 
+MAX_SHARING = 16  # candidates at one prompt of a batch
 LOGPROB_DIGITS = 2  # the digits beyond hang on what else is in the batch
 
 
@@ -41,23 +41,21 @@ class _Request:
         return sum(map(len, self.pieces))
 
 
-def alike(requests: Sequence[_Request]) -> list[list[int]]:
+def gathered(requests: Sequence[_Request]) -> list[list[int]]:
     """Put requests with the same prompt together, as those of samples are that have not parted yet.
 
-    A batch's attention has as many places at each prompt as the fullest has rows, so as many are put together as make
-    the fewest places, a prompt itself counted as four.
+    A batch's attention has as many places at each prompt as the fullest needs, so a full one is begun anew.
     """
-    together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    groups: list[list[int]] = []
+    open_group: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for at, request in enumerate(requests):
-        together.setdefault(tuple(map(tuple, request.pieces)), []).append(at)
-
-    def parted(most: int) -> list[list[int]]:
-        return [group[at : at + most] for group in together.values() for at in range(0, len(group), most)]
-
-    def places(groups: list[list[int]]) -> int:
-        return len(groups) * (max(sum(requests[at].num_candidates for at in group) for group in groups) + 4)
-
-    return min(map(parted, (1, 2, 4, 8, 16)), key=places)
+        prompt = tuple(map(tuple, request.pieces))
+        group = open_group.get(prompt)
+        if group is None or sum(requests[i].num_candidates for i in (*group, at)) > MAX_SHARING:
+            group = open_group[prompt] = []
+            groups.append(group)
+        group.append(at)
+    return groups
 
 
 class TransformersPolicy:
@@ -87,6 +85,8 @@ class TransformersPolicy:
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         self._stop_ids = stop_ids(self._tokenizer)
+        self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
+        self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
         self._batcher = Batcher(self._generate, max_size=max_batch)
         self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
 
@@ -118,93 +118,72 @@ class TransformersPolicy:
         }
 
     def _generate(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
-        groups = alike(requests)
-        order = [at for group in groups for at in group]
         try:
-            answers = self._generate_batch([requests[at] for at in order], list(map(len, groups)))
+            return self._generate_batch(requests)
         except (RuntimeError, ValueError) as error:  # out of memory, a lost device
             raise PolicyError(f"the policy's engine failed on {len(requests)} requests: {error}") from error
-        answer_of = dict(zip(order, answers, strict=True))
-        return [answer_of[at] for at in range(len(requests))]
 
     @torch.inference_mode()
-    def _generate_batch(self, requests: Sequence[_Request], sizes: Sequence[int]) -> list[list[Proposal]]:
-        """Generate until most rows are done, then go on with the others alone: long steps do not hold up short ones.
+    def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        """Write all candidates token by token; a row of the model's batch is a text, whoever wrote it.
 
-        `sizes` says how many requests one after another share each prompt.
+        Candidates of a prompt that have written the same so far are one row, and part where they draw other tokens.
         """
-        longest = max(request.length for request in requests)
-        room = max(1, min(self._max_new_tokens, self._max_context - longest))
-        end_ids = [*self._stop_ids, self._tokenizer.eos_token_id]
-        uniforms = np.concatenate([noise(request.seed, request.num_candidates, room) for request in requests])
-        sampler = SeededSampler(uniforms, self._temperature, longest, end_ids)
-        ids, mask, prompts = self._prefill(requests, sizes)
-        cache = sibling_cache(self._model.config.num_hidden_layers, longest - 1)
-        texts: list[list[int]] = [[] for _ in uniforms]
-        logprobs = [0.0] * len(uniforms)
-        rows = torch.arange(len(uniforms))
-        while len(rows):
+        groups = gathered(requests)
+        states, mask = self._prefixes.states([requests[group[0]].pieces for group in groups])
+        node_of = {at: node for node, group in enumerate(groups) for at in group}
+        row = torch.tensor([node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)])
+        row = row.to(self._device)  # of each candidate
+        prompts = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], [1] * len(groups))
+        cache = sibling_cache(self._model.config.num_hidden_layers, mask.shape[1] - 1)
+        positions = mask.sum(-1) - 1
+        tokens = torch.tensor([requests[group[0]].pieces[-1][-1] for group in groups], device=self._device)
+        room = max(1, min(self._max_new_tokens, self._max_context - mask.shape[1]))
+        uniforms = torch.from_numpy(np.concatenate([noise(each.seed, each.num_candidates, room) for each in requests]))
+        texts = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
+        logprobs = torch.zeros(len(uniforms))
+        writing = torch.arange(len(uniforms))  # the candidates that are not done
+        for at in range(room):
             with attending(self._model, prompts):
-                ids = self._continue(ids, mask, cache, sampler, room - (ids.shape[1] - longest))
-            left = ~sampler.done if ids.shape[1] - longest < room and self._stop_ids else torch.zeros_like(sampler.done)
-            for row, logprob, text in zip(rows.tolist(), sampler.logprobs.tolist(), ids.tolist(), strict=True):
-                texts[row], logprobs[row] = text[longest:], logprob
-            rows, sampler, left = rows[left], sampler.only(left), left.to(ids.device)
-            if len(rows):
-                ids, prompts = ids[left], prompts.only(left)
-                mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
-                cache.batch_select_indices(left)
-        return self._proposals(requests, sizes, texts, logprobs)
+                logits = self._model(
+                    tokens[:, None], position_ids=(positions + at)[:, None], past_key_values=cache
+                ).logits[:, -1]
+            chosen, logprob = choose(logits, row, uniforms[writing, at], self._temperature)
+            texts[writing, at] = chosen.cpu()
+            logprobs[writing] += logprob.cpu()
+            left = ~self._ended(texts[writing, : at + 1])
+            if not left.any():
+                break
+            writing, left = writing[left], left.to(self._device)
+            drawn = row[left] * logits.shape[-1] + chosen[left]
+            drawn, row = drawn.unique(return_inverse=True)
+            parents, tokens = drawn // logits.shape[-1], drawn % logits.shape[-1]
+            if not torch.equal(parents, torch.arange(len(logits), device=self._device)):
+                cache.batch_select_indices(parents)
+                prompts, positions = prompts.only(parents), positions[parents]
+        return self._proposals(requests, groups, texts.tolist(), logprobs.tolist())
 
-    def _continue(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, sampler: SeededSampler, room: int
-    ) -> torch.Tensor:
-        return self._model.generate(
-            ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            generation_config=GenerationConfig(
-                max_new_tokens=room,
-                do_sample=False,
-                eos_token_id=sampler.stop_ids.tolist(),
-                pad_token_id=self._tokenizer.pad_token_id,
-                stop_strings=None if self._stop_ids else list(STOP_STRINGS),
-                disable_compile=True,  # every batch has another shape
-            ),
-            logits_processor=LogitsProcessorList([sampler]),
-            stopping_criteria=StoppingCriteriaList([MostDone(sampler)]),
-            tokenizer=self._tokenizer,
-        )
-
-    def _prefill(
-        self, requests: Sequence[_Request], sizes: Sequence[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, Prompts]:
-        """Ids and mask of each row's prompt, padded on the left, and the nodes' states of all but its last token."""
-        firsts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
-        states, mask = self._prefixes.states([requests[at].pieces for at in firsts])
-        ids = torch.full_like(mask, self._tokenizer.pad_token_id)
-        for row, at in zip(ids, firsts, strict=True):
-            row[-requests[at].length :] = torch.tensor([token for piece in requests[at].pieces for token in piece])
-        counts = [
-            sum(request.num_candidates for request in requests[at : at + size])
-            for at, size in zip(firsts, sizes, strict=True)
-        ]
-        prompts = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], counts)
-        return ids[prompts.node], mask[prompts.node], prompts
+    def _ended(self, texts: torch.Tensor) -> torch.Tensor:
+        """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""
+        ended = torch.isin(texts[:, -1], self._end_ids)
+        if self._stop_strings is not None:
+            ended |= self._stop_strings(texts, None).cpu()
+        return ended
 
     def _proposals(
-        self, requests: Sequence[_Request], sizes: Sequence[int], rows: list[list[int]], logprobs: list[float]
-    ) -> list[list[Proposal]]:
+        self, requests: Sequence[_Request], groups: Sequence[Sequence[int]], rows: list[list[int]],
+        logprobs: list[float],
+    ) -> list[list[Proposal]]:  # fmt: skip
         answers, at = [], 0
         # a group's first request reads the prompt, the others find it there
-        firsts = dict(zip(accumulate(sizes, initial=0), self._prefixes.num_known, strict=False))
-        cached = [firsts.get(i, request.length) for i, request in enumerate(requests)]
-        for request, num_cached in zip(requests, cached, strict=True):
-            texts = rows[at : at + request.num_candidates]
+        firsts = {group[0]: known for group, known in zip(groups, self._prefixes.num_known, strict=True)}
+        for i, request in enumerate(requests):
+            num_cached = firsts.get(i, request.length)
+            mine = slice(at, at + request.num_candidates)
             answers.append(
                 [
-                    self._proposal(row, lp, request.length, num_cached)
-                    for row, lp in zip(texts, logprobs[at:], strict=False)
+                    self._proposal(row, logprob, request.length, num_cached)
+                    for row, logprob in zip(rows[mine], logprobs[mine], strict=True)
                 ]
             )
             at += request.num_candidates

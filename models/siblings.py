@@ -20,6 +20,7 @@ from models.prefixes import States
 from rstar.protocols import UserError
 
 NAME = "siblings"
+WORTH_A_COPY = 0.75  # prompts are left behind once fewer than this share of them are in use
 HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
 
 
@@ -37,15 +38,27 @@ class Prompts:
     def of(cls, states: States, mask: torch.Tensor, counts: list[int]) -> Prompts:
         """`counts` says how many rows each prompt has; `mask`, of shape (nodes, tokens), where there is no padding."""
         node = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(mask.device)
-        place = torch.cat([torch.arange(count) for count in counts]).to(mask.device)
         bias = (1 - mask[:, None, None, :]).to(states.keys.dtype) * HIDDEN
-        return cls(states, bias, node, place, max(counts))
+        return cls(states, bias, node, places(node), max(counts))
 
     def only(self, rows: torch.Tensor) -> Prompts:
-        """For some of the rows, chosen by a mask, and their nodes."""
-        nodes, node = self.node[rows].unique(return_inverse=True)
-        states = States(self.states.keys[:, nodes], self.states.values[:, nodes])
-        return Prompts(states, self.bias[nodes], node, self.place[rows], self.num_places)
+        """For some of the rows, by a mask or by their numbers, one perhaps twice; prompts without rows go at times."""
+        node, states, bias = self.node[rows], self.states, self.bias
+        nodes = node.unique()
+        if len(nodes) < WORTH_A_COPY * len(bias):
+            nodes, node = node.unique(return_inverse=True)
+            states, bias = States(states.keys[:, nodes], states.values[:, nodes]), bias[nodes]
+        place = places(node)
+        return Prompts(states, bias, node, place, int(place.max()) + 1)
+
+
+def places(group: torch.Tensor) -> torch.Tensor:
+    """The place of each member among those of its group, where `group` names each one's by a number from 0."""
+    counts = group.bincount()
+    order = group.argsort(stable=True)
+    place = torch.empty_like(group)
+    place[order] = torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group[order]]
+    return place
 
 
 class SiblingLayer(DynamicLayer):

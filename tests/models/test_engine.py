@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.checkpoints import load_policy, load_tokenizer
-from models.engine import TransformersPolicy, _Request, alike
+from models.engine import TransformersPolicy, _Request, gathered
 from models.tiny import train_tokenizer
 from rstar.prompts import render_prompt
 from rstar.protocols import Proposal, UserError
@@ -63,16 +63,28 @@ async def test_requests_with_one_prompt_share_it_and_are_answered_as_alone(small
     assert shared["num_cached_tokens"] == apart["num_cached_tokens"] > 0  # three of four find the whole prompt
 
 
-def test_prompts_are_shared_by_as_many_rows_as_make_the_fewest_places() -> None:
+def test_equal_prompts_are_gathered_up_to_a_bound() -> None:
     def requests(*questions: int) -> list[_Request]:
         return [_Request([[question]], 1, seed) for seed, question in enumerate(questions)]
 
-    assert alike(requests(1, 2, 3)) == [[0], [1], [2]]
-    assert alike(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
-    assert alike(requests(*[1] * 4, *range(2, 60))) == [[at] for at in range(62)]  # one shared, many places left empty
-    assert list(map(len, alike(requests(*[1] * 40)))) == [8] * 5
-    many = _Request([[2]], 32, 0)  # the others come in batches of 16, however many it has places for
-    assert list(map(len, alike([many, *requests(*[1] * 32)]))) == [1, 16, 16]
+    assert gathered(requests(1, 2, 3)) == [[0], [1], [2]]
+    assert gathered(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
+    assert list(map(len, gathered(requests(*[1] * 40)))) == [16, 16, 8]
+    many = _Request([[1]], 32, 0)  # a request is not parted
+    assert list(map(len, gathered([many, *requests(*[1] * 20)]))) == [1, 16, 4]
+
+
+async def test_candidates_are_computed_once_until_they_part(small_policy: Path) -> None:
+    async with TransformersPolicy(small_policy, max_new_tokens=12, temperature=0) as policy:
+        rows: list[int] = []
+        policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
+        alike = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=8, seed=10)
+    assert set(rows) == {1} and len(set(texts(list(alike)))) == 1
+    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+        rows.clear()
+        policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
+        other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=8, seed=10)
+    assert rows[0] == 1 and max(rows) <= len(set(texts(list(other))))
 
 
 async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:
