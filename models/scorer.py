@@ -31,6 +31,14 @@ class _Request:
     candidates: list[list[int]]
 
 
+def like_sized(requests: Sequence[_Request]) -> list[list[int]]:
+    """Put requests with 1, 2, 3 to 4, 5 to 8, ... candidates together: a batch has as many places at each as the most."""
+    groups: dict[int, list[int]] = {}
+    for at, request in enumerate(requests):
+        groups.setdefault((len(request.candidates) - 1).bit_length(), []).append(at)
+    return list(groups.values())
+
+
 class TransformersScorer:
     """A StepScorer that runs a PPM checkpoint on this machine; `async with` it."""
 
@@ -70,10 +78,14 @@ class TransformersScorer:
         }
 
     def _score(self, requests: Sequence[_Request]) -> list[list[float]]:
+        answers: dict[int, list[float]] = {}
         try:
-            return self._score_batch(requests)
+            for group in like_sized(requests):
+                scores = self._score_batch([requests[at] for at in group])
+                answers |= zip(group, scores, strict=True)
         except (RuntimeError, ValueError) as error:
             raise ScorerError(f"the PPM's engine failed on {len(requests)} requests: {error}") from error
+        return [answers[at] for at in range(len(requests))]
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[_Request]) -> list[list[float]]:

@@ -14,7 +14,8 @@ from tasks.crowd import crowd
 from tasks.engines import Engines
 from tasks.rollouts import tree_seed
 
-FIRST_WAVE = 4  # samples drawn before their length is known
+FIRST_WAVE = 8  # samples drawn before their length is known
+SPARE = 1.25  # so that a second wave mostly does; what lies past the budget is left out
 
 
 async def sample(problem: Problem, engines: Engines, *, max_depth: int, seed: int) -> Sample:
@@ -41,7 +42,7 @@ async def sample_tokens(problem: Problem, engines: Engines, budget: int, *, max_
             spent, kept = spent + max(1, one.num_tokens), kept + 1
         if spent >= budget:
             return samples
-        wave = math.ceil((budget - spent) * kept / spent)
+        wave = math.ceil(SPARE * (budget - spent) * kept / spent)
 
 
 async def _draw(problem: Problem, engines: Engines, numbers: range, max_depth: int, seed: int) -> list[Sample]:
