@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from transformers import StopStringCriteria
+from transformers import Cache, StopStringCriteria
 
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
@@ -56,6 +56,29 @@ def gathered(requests: Sequence[_Request]) -> list[list[int]]:
             groups.append(group)
         group.append(at)
     return groups
+
+
+@dataclass(slots=True)
+class _Texts:
+    """The rows of the model's batch: the texts that candidates are writing, each once."""
+
+    tokens: torch.Tensor  # the newest of each text
+    positions: torch.Tensor  # of those
+    prompts: Prompts
+    cache: Cache
+
+    def logits(self, model: Any) -> torch.Tensor:
+        """Read the newest tokens; return the logits of the next, shape (rows, vocabulary)."""
+        with attending(model, self.prompts):
+            output = model(self.tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache)
+        return output.logits[:, -1]
+
+    def go_on(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Go on with `tokens`, each after the row that `parents` says; a row has one child, several or none."""
+        if not torch.equal(parents, torch.arange(len(self.tokens), device=parents.device)):
+            self.cache.batch_select_indices(parents)
+            self.prompts, self.positions = self.prompts.only(parents), self.positions[parents]
+        self.tokens, self.positions = tokens, self.positions + 1
 
 
 class TransformersPolicy:
@@ -125,43 +148,36 @@ class TransformersPolicy:
 
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
-        """Write all candidates token by token; a row of the model's batch is a text, whoever wrote it.
-
-        Candidates of a prompt that have written the same so far are one row, and part where they draw other tokens.
-        """
+        """Write all candidates token by token; those of a prompt that have written the same so far are one row."""
         groups = gathered(requests)
-        states, mask = self._prefixes.states([requests[group[0]].pieces for group in groups])
+        texts = self._prefill([requests[group[0]].pieces for group in groups])
         node_of = {at: node for node, group in enumerate(groups) for at in group}
-        row = torch.tensor([node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)])
-        row = row.to(self._device)  # of each candidate
-        prompts = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], [1] * len(groups))
-        cache = sibling_cache(self._model.config.num_hidden_layers, mask.shape[1] - 1)
-        positions = mask.sum(-1) - 1
-        tokens = torch.tensor([requests[group[0]].pieces[-1][-1] for group in groups], device=self._device)
-        room = max(1, min(self._max_new_tokens, self._max_context - mask.shape[1]))
+        nodes = [node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)]
+        row = torch.tensor(nodes, device=self._device)  # of each candidate that is not done
+        room = max(1, min(self._max_new_tokens, self._max_context - max(request.length for request in requests)))
         uniforms = torch.from_numpy(np.concatenate([noise(each.seed, each.num_candidates, room) for each in requests]))
-        texts = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
+        written = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
         logprobs = torch.zeros(len(uniforms))
-        writing = torch.arange(len(uniforms))  # the candidates that are not done
+        writing = torch.arange(len(uniforms))
         for at in range(room):
-            with attending(self._model, prompts):
-                logits = self._model(
-                    tokens[:, None], position_ids=(positions + at)[:, None], past_key_values=cache
-                ).logits[:, -1]
+            logits = texts.logits(self._model)
             chosen, logprob = choose(logits, row, uniforms[writing, at], self._temperature)
-            texts[writing, at] = chosen.cpu()
+            written[writing, at] = chosen.cpu()
             logprobs[writing] += logprob.cpu()
-            left = ~self._ended(texts[writing, : at + 1])
+            left = ~self._ended(written[writing, : at + 1])
             if not left.any():
                 break
             writing, left = writing[left], left.to(self._device)
-            drawn = row[left] * logits.shape[-1] + chosen[left]
-            drawn, row = drawn.unique(return_inverse=True)
-            parents, tokens = drawn // logits.shape[-1], drawn % logits.shape[-1]
-            if not torch.equal(parents, torch.arange(len(logits), device=self._device)):
-                cache.batch_select_indices(parents)
-                prompts, positions = prompts.only(parents), positions[parents]
-        return self._proposals(requests, groups, texts.tolist(), logprobs.tolist())
+            drawn, row = (row[left] * logits.shape[-1] + chosen[left]).unique(return_inverse=True)
+            texts.go_on(drawn // logits.shape[-1], drawn % logits.shape[-1])
+        return self._proposals(requests, groups, written.tolist(), logprobs.tolist())
+
+    def _prefill(self, prompts: Sequence[Pieces]) -> _Texts:
+        states, mask = self._prefixes.states(prompts)
+        lasts = torch.tensor([pieces[-1][-1] for pieces in prompts], device=self._device)
+        cache = sibling_cache(self._model.config.num_hidden_layers, mask.shape[1] - 1)
+        shared = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], [1] * len(prompts))
+        return _Texts(lasts, mask.sum(-1) - 1, shared, cache)
 
     def _ended(self, texts: torch.Tensor) -> torch.Tensor:
         """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""

@@ -32,7 +32,7 @@ class _Request:
 
 
 def like_sized(requests: Sequence[_Request]) -> list[list[int]]:
-    """Put requests with 1, 2, 3 to 4, 5 to 8, ... candidates together: a batch has as many places at each as the most."""
+    """Put requests with 1, 2, 3 to 4, 5 to 8, ... candidates together: a batch has room for the most at each prompt."""
     groups: dict[int, list[int]] = {}
     for at, request in enumerate(requests):
         groups.setdefault((len(request.candidates) - 1).bit_length(), []).append(at)

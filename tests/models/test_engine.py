@@ -120,6 +120,19 @@ async def test_a_step_ends_at_its_first_marker(small_policy: Path) -> None:
         assert 0 < proposal.num_tokens <= 12
 
 
+async def test_markers_that_are_several_tokens_end_a_step_too(
+    small_policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def written() -> list[Proposal]:
+        async with TransformersPolicy(small_policy, max_new_tokens=40) as policy:
+            return list(await policy.propose(QUESTIONS[0], PREFIX, num_candidates=200, seed=3))
+
+    by_id = await written()
+    monkeypatch.setattr("models.engine.stop_ids", lambda tokenizer: [])
+    assert await written() == by_id
+    assert any(proposal.text.endswith(STOP_STRINGS) and proposal.num_tokens < 40 for proposal in by_id)
+
+
 async def test_sampling_follows_the_distribution(small_policy: Path) -> None:
     model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
     ids = tokenizer(render_prompt(QUESTIONS[0]), add_special_tokens=False)["input_ids"]
