@@ -53,11 +53,16 @@ class Muon(torch.optim.Optimizer):
             matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
 
+def precision(matrices: torch.Tensor) -> torch.dtype:
+    """What the iteration computes in: many CPUs emulate bfloat16, at a thirtieth of their speed."""
+    return torch.bfloat16 if matrices.is_cuda else torch.float32
+
+
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
-    """The nearly orthogonal matrices next to `matrices`, shape (number, rows, columns); bfloat16 within."""
+    """The nearly orthogonal matrices next to `matrices`, shape (number, rows, columns)."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(precision(matrices))
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(NUM_STEPS):
         gram = x @ x.mT
