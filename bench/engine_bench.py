@@ -33,7 +33,7 @@ from problems.grading import MathJudge
 from rstar.annotation import Annotation
 from rstar.protocols import Policy, PolicyError, Proposal, ScorerError, StepScorer, UserError
 from rstar.search import SearchSettings, search
-from rstar.tree import Tree
+from rstar.tree import Node, Tree
 from sandbox.providers import open_sandbox
 from tasks.crowd import crowd
 
@@ -91,37 +91,30 @@ class MeteredPolicy:
 
 
 class Lockstep:
-    """For comparison only: requests are held until every tree waits, then those of one kind go and return together."""
+    """For comparison only, as the paper's code goes about it: requests are held until every tree waits, then those of
+    one kind go and return together; no tree begins a rollout before all have ended theirs."""
 
-    def __init__(self, policy: Policy, scorer: StepScorer, num_trees: int) -> None:
-        self._policy, self._scorer, self._num_trees = policy, scorer, num_trees
-        self._held: dict[str, list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]] = {}
+    def __init__(self, num_trees: int) -> None:
+        self._num_trees = num_trees
+        self._held: dict[tuple[int, str], list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]] = {}
         self._batch: asyncio.Task[None] | None = None
 
-    async def propose(
-        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
-    ) -> Sequence[Proposal]:
-        ask = partial(self._policy.propose, question, prefix, num_candidates=num_candidates, seed=seed)
-        return await self._hold("propose", ask)
-
-    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        return await self._hold("score", partial(self._scorer.score, question, prefix, candidates))
+    async def hold(self, rollout: int, kind: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        answer = asyncio.get_running_loop().create_future()
+        self._held.setdefault((rollout, kind), []).append((ask, answer))
+        self._let_go()
+        return await answer
 
     def leave(self) -> None:
         """A tree is done."""
         self._num_trees -= 1
         self._let_go()
 
-    async def _hold(self, kind: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        answer = asyncio.get_running_loop().create_future()
-        self._held.setdefault(kind, []).append((ask, answer))
-        self._let_go()
-        return await answer
-
     def _let_go(self) -> None:
         if not self._batch and self._held and sum(map(len, self._held.values())) == self._num_trees:
-            kind = "score" if "score" in self._held else "propose"
-            self._batch = asyncio.create_task(self._serve(self._held.pop(kind)))
+            rollout = min(number for number, _ in self._held)
+            kind = "score" if (rollout, "score") in self._held else "propose"
+            self._batch = asyncio.create_task(self._serve(self._held.pop((rollout, kind))))
 
     async def _serve(self, batch: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]) -> None:
         found = await asyncio.gather(*(ask() for ask, _ in batch), return_exceptions=True)
@@ -131,6 +124,29 @@ class Lockstep:
                 answer.set_exception(each)
             else:
                 answer.set_result(each)
+
+
+@dataclass(slots=True)
+class InStep:
+    """Policy and scorer of one tree that keeps step with the others."""
+
+    barriers: Lockstep
+    policy: Policy
+    scorer: StepScorer
+    rollout: int = 0
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        ask = partial(self.policy.propose, question, prefix, num_candidates=num_candidates, seed=seed)
+        return await self.barriers.hold(self.rollout, "propose", ask)
+
+    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        ask = partial(self.scorer.score, question, prefix, candidates)
+        return await self.barriers.hold(self.rollout, "score", ask)
+
+    def ended(self, tree: Tree, end: Node) -> None:
+        self.rollout += 1
 
 
 async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Meter:
@@ -199,9 +215,9 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
         sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
 
-        async def tree_of(number: int, policy: Policy, scorer: StepScorer) -> Tree:
+        async def tree_of(number: int, policy: Policy, scorer: StepScorer, **options: Any) -> Tree:
             given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
-            return await search(problems[number], **given, settings=SETTINGS, seed=number)
+            return await search(problems[number], **given, settings=SETTINGS, seed=number, **options)
 
         async def searched() -> Search:
             began = time.monotonic()
@@ -212,14 +228,15 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
             """As many at once as ours, each batch to its end before the next begins, as the paper's code does."""
 
             async def one(number: int, barriers: Lockstep) -> Tree:
-                tree = await tree_of(number, barriers, barriers)
+                step = InStep(barriers, policy, scorer)
+                tree = await tree_of(number, step, step, on_rollout=step.ended)
                 barriers.leave()
                 return tree
 
             began, trees = time.monotonic(), []
             for at in range(0, num_trees, in_flight):
                 batch = range(num_trees)[at : at + in_flight]
-                barriers = Lockstep(policy, scorer, len(batch))
+                barriers = Lockstep(len(batch))
                 trees += await asyncio.gather(*(one(number, barriers) for number in batch))
             return Search(trees, time.monotonic() - began)
 
