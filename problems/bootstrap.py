@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from problems.sentences import read, wrong_operation
-from problems.stories import PlanStep, read_story, write_answer, write_step
+from problems.stories import UNDO, PlanStep, read_story, write_answer, write_step
 from rstar import steps as fmt
 from rstar.protocols import Proposal, UserError
 
-MISREAD = {"plain": 0.007, "hard": 0.045, "reversed": 0.055}
+MISREAD = {"plain": 0.007, "hard": 0.04, "reversed": 0.055}
 USUAL_LENGTH, LENGTH_POWER = 5, 3.5  # of plans; in one twice as long it misreads 2 ** LENGTH_POWER times as often
-HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool"})
+HARD_KINDS = frozenset({"drop", "rise", "rest", "cut", "spend", "fold", "more", "less", "give", "pool", "deal"})
 SLIP = 0.12
 SLIP_AFTER_ERROR = 0.25
 MISREAD_PERSISTS = 0.98
@@ -81,9 +81,9 @@ class BootstrapPolicy:
 
     def _misreads(self, question: str, step: PlanStep, factor: float) -> bool:
         """Whether this writer misreads this sentence of this problem, once and for all."""
-        sentence = step.comment.removeprefix("Undo: ")
-        event = read(sentence)
-        kind = "reversed" if sentence != step.comment else "hard" if event and event.kind in HARD_KINDS else "plain"
+        event = read(step.comment.removeprefix(UNDO))
+        assert event is not None
+        kind = "reversed" if event.before else "hard" if event.kind in HARD_KINDS else "plain"
         digest = hashlib.blake2b(f"{self.seed}-{question}-{step.comment}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") / 2**64 < self.misread[kind] * factor
 
@@ -106,7 +106,7 @@ def _progress(plan: Sequence[PlanStep], prefix: Sequence[str]) -> int:
 
 def _worked_in(step: PlanStep) -> str:
     """Work the number of a sentence that does not count into the quantity of its person."""
-    event = read(step.comment.removeprefix("Undo: "))
+    event = read(step.comment)
     assert event is not None
     return f"{event.actor.lower()} = {event.actor.lower()} + {event.n}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 
@@ -22,10 +22,12 @@ NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
 LEVELS = tuple(NUM_OPERATIONS)
 EASY = ("gain", "lose", "times", "share", "rate", "spend")
 HARD = (*EASY, "share", "drop", "rise", "rest", "deal")  # a share of many quantities leaves something over: twice
-SOLO = {"gsm": EASY, "math": (*HARD, *("deal",) * 2), "olympiad": (*HARD, *("deal",) * 7)}  # what happens to a quantity
+SOLO = {"gsm": EASY, "math": HARD, "olympiad": (*HARD, *("deal",) * 19)}  # what happens to a quantity
+DUO = {"gsm": EASY, "math": HARD, "olympiad": (*HARD, *("deal",) * 39)}  # the same where two people have some
 DEALS = (10, 20, 30, 40, 50)  # few amounts, each bought about as often as sold: a number must not tell the way
 GIVES = ("give",) * 8  # in stories of two people drawn eight times as often as each of those
-STYLES = ("solo", "duo", "reversed")
+EVEN = ("solo", "duo", "reversed")
+STYLES = {"gsm": EVEN, "math": EVEN, "olympiad": ("solo", "solo", "duo", "duo", "reversed")}
 DIVISORS = range(2, 13)
 PERCENTS = tuple(p for p in range(5, 100) if 100 // gcd(100, p) <= 20)  # of a multiple of 20 at most
 Number = int | Fraction
@@ -50,7 +52,7 @@ def generate(num_problems: Mapping[str, int], *, seed: int, split: Split) -> lis
     for level, wanted in num_problems.items():
         rng = random.Random(f"{seed}-{split}-{level}")
         for _ in range(wanted):
-            style = rng.choice(STYLES)
+            style = rng.choice(STYLES[level])
             problem = None
             while problem is None or problem.problem.id in made:
                 problem = _checked(_tell(level, style, rng), level, split, source="families")
@@ -126,7 +128,7 @@ def _tell(level: str, style: str, rng: random.Random) -> Story | None:
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
     elif style == "duo":
         pooled = count > 1 and rng.random() < 0.4
-        kinds = ["start", *rng.choices([*SOLO[level], *GIVES], k=count - 1 - pooled)]
+        kinds = ["start", *rng.choices([*DUO[level], *GIVES], k=count - 1 - pooled)]
         kinds.insert(rng.randint(1, min(2, len(kinds))), rng.choice(("fold", "more", "less")))
         kinds += ["pool", "ask_now"] if pooled else [rng.choice(DUO_QUESTIONS)]
     else:
@@ -143,6 +145,8 @@ def _retell(story: Story, level: str, rng: random.Random) -> Story | None:
     """The same kinds with one operation exchanged for another of the level."""
     kinds = [event.kind for event in story.events]
     reverse = kinds[-1] == "ask_start"
+    if reverse:
+        kinds = ["some", *kinds[-2:0:-1], "end", "ask_start"]
     free = [i for i, kind in enumerate(kinds) if kind in HARD]
     if free:
         kinds[rng.choice(free)] = rng.choice([k for k in SOLO[level] if k in INVERTIBLE or not reverse])
@@ -150,33 +154,36 @@ def _retell(story: Story, level: str, rng: random.Random) -> Story | None:
 
 
 def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
-    """Fill kinds with people, a thing and numbers that keep every quantity a sensible whole number."""
+    """Fill kinds with people, a thing and numbers that keep every quantity a sensible whole number.
+
+    Kinds that begin with `some`, a quantity that is not told, are what happened, and are told from their end.
+    """
     actor, other = rng.sample(NAMES, 2)
     item = rng.choice(MASSES if "cut" in kinds else ITEMS)
-    values: dict[str, Number] = {actor.lower(): 0, other.lower(): 0}
+    reverse = kinds[0] == "some"
+    values: dict[str, Number] = {actor.lower(): rng.randint(20, 120) if reverse else 0, other.lower(): 0}
     known = {actor}
-    hidden = rng.randint(20, 120)
     events: list[Event] = []
-    for kind in kinds:
+    for kind in kinds[reverse:]:
         who = rng.choice(sorted(known)) if kind in (*HARD, "idle", "give") else actor
         if kind == "ask_gap":
             who = max(sorted(known), key=lambda name: values[name.lower()])
         whom = other if who == actor else actor
-        value = hidden if kind == "some" else values[who.lower()]
-        numbers = _draw(kind, value, rng)
+        numbers = _draw(kind, values[who.lower()], rng)
         if numbers is None or (kind in ("give", "pool") and len(known) < 2):
             return None
         n, m = numbers
         event = Event(kind, who, item, n, m, whom, rng.randrange(len(KINDS[kind].wordings)))
-        if kind == "some":
-            values[actor.lower()] = hidden
-        elif kind not in ("end", "idle") and not kind.startswith("ask_"):
+        if kind not in ("end", "idle") and not kind.startswith("ask_"):
             run_ways(event.ways, values)
         if kind in ("fold", "more", "less"):
             known.add(whom)
         if any(v < 0 or v > 9_999 for v in values.values()):
             return None
         events.append(event)
+    if reverse:
+        *happened, end, ask = events
+        events = [end, *(replace(event, before=event.kind != "idle") for event in reversed(happened)), ask]
     return Story(tuple(events))
 
 

@@ -15,6 +15,7 @@ NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "
 ITEMS = ("apples", "stamps", "coins", "shells", "cards", "books", "eggs", "pens", "beads", "nuts")
 MASSES = ("kilograms of rice", "liters of milk", "meters of rope", "kilograms of sand")
 ASIDE = "aside"  # where a solution puts a number that does not count
+BEFORE = "Before that, "  # begins a sentence of a story that is told backwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ KINDS = {
     for kind in (
         Kind("start", ("{A} has {n} {item}.", "{A} starts with {n} {item}."), "{a} = {n}"),
         Kind("end", ("In the end {A} has {n} {item}.",), "{a} = {n}"),
-        Kind("some", ("{A} has some {item}.",), ""),
         Kind(
             "gain",
             ("{A} finds {n} {item}.",),
@@ -129,7 +129,6 @@ KINDS = {
             "idle",
             ("{A} is {n} years old.", "The bus of {A} has {n} seats."),
             ASIDE + " = {n}",
-            ASIDE + " = {n}",
         ),
         Kind("ask_now", ("How many {item} does {A} have now?", "What does {A} have at last?"), "print({a})"),
         Kind("ask_start", ("How many {item} did {A} have at the start?",), "print({a})"),
@@ -165,19 +164,18 @@ class Event:
     m: int = 0
     other: str = ""
     wording: int = 0
+    before: bool = False  # told after what it came before, so that a solution undoes it
 
     @property
     def text(self) -> str:
-        return self._fill(KINDS[self.kind].wordings[self.wording])
+        text = self._fill(KINDS[self.kind].wordings[self.wording])
+        return BEFORE + re.sub("^The ", "the ", text) if self.before else text
 
     @property
     def ways(self) -> list[str]:
         """The code; two where the sentence leaves open which way the quantity goes, and only running them tells."""
-        return [self._fill(code) for code in (KINDS[self.kind].code, KINDS[self.kind].otherwise) if code]
-
-    @property
-    def undo(self) -> str:
-        return self._fill(KINDS[self.kind].undo)
+        kind = KINDS[self.kind]
+        return [self._fill(code) for code in ((kind.undo,) if self.before else (kind.code, kind.otherwise)) if code]
 
     def _fill(self, template: str) -> str:
         return template.format(
@@ -206,6 +204,8 @@ def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
 def read(sentence: str, item: str = "") -> Event | None:
     """Return the event that a lettered `sentence` tells, or None where it is none of the families' wordings."""
     sentence = re.sub(r"^[A-Z]\) ", "", sentence)
+    before = sentence.startswith(BEFORE)
+    sentence = re.sub("^the ", "The ", sentence.removeprefix(BEFORE))
     for name, number, pattern in _patterns():
         if match := pattern.fullmatch(sentence):
             got = match.groupdict()
@@ -217,6 +217,7 @@ def read(sentence: str, item: str = "") -> Event | None:
                 m=int(got.get("m", 0)),
                 other=got.get("B", ""),
                 wording=number,
+                before=before,
             )
     return None
 

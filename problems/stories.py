@@ -19,6 +19,7 @@ from rstar import steps as fmt
 from rstar.protocols import UserError
 
 Split = Literal["train", "test"]
+UNDO = "Undo: "  # begins the comment of a step that undoes its sentence
 TEST_SHARE = 5  # one structure in so many is held out
 
 
@@ -54,7 +55,7 @@ class Story:
     @property
     def structure(self) -> str:
         """The operations and the question, without names, numbers, wordings and distractors."""
-        return "-".join(event.kind for event in self.events if event.kind not in ("idle", "some"))
+        return "-".join(event.kind for event in self.events if event.kind != "idle")
 
     @property
     def split(self) -> Split:
@@ -62,23 +63,14 @@ class Story:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - stories are values, and the writer asks for the plan at every step
     def plan(self) -> list[PlanStep]:
-        """The true solution, step by step; a reversed story is undone from its end."""
-        told = zip(self.sentences, self.events, strict=True)
-        *events, (asked, ask) = [line for line in told if line[1].kind != "some"]
-        if ask.kind == "ask_start":
-            events.reverse()
-            events.sort(key=lambda line: line[1].kind != "end")  # the end first, whatever is told after it
-            (sentence, end), *undone = events
-            lines = [(sentence, end.ways), *((f"Undo: {sentence}", [event.undo]) for sentence, event in undone)]
-        else:
-            lines = [(sentence, event.ways) for sentence, event in events]
-        lines.append((asked, ask.ways))
+        """The true solution, step by step: a sentence after the other."""
         values: dict[str, object] = {}
         steps = []
-        for comment, ways in lines:
+        for sentence, event in zip(self.sentences, self.events, strict=True):
             values.pop(ASIDE, None)  # so that the next one counts as a change, also where its number is the same
             before = dict(values)
-            code, printed = run_ways(ways, values)
+            code, printed = run_ways(event.ways, values)
+            comment = f"{UNDO}{sentence}" if event.before else sentence
             changed = {name: str(value) for name, value in values.items() if before.get(name, _ABSENT) != value}
             steps.append(PlanStep(comment, code, {"print": printed} if printed is not None else changed))
         return steps

@@ -28,7 +28,7 @@ from tasks.retries import KEPT, infrastructure_failed
 from tasks.rollouts import tree_seed
 from tasks.truth import Truth, wrong_of
 
-PER_NODE = 2  # pairs of one node at most
+PER_NODE = 4  # pairs of one node at most
 TRUE_MARGIN = 2.0  # right is worth 1, wrong -1
 
 

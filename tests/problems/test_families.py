@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -94,16 +95,21 @@ def test_a_hand_computed_story() -> None:
     ]
 
 
-def test_a_reversed_story_is_undone_from_its_end() -> None:
+def test_a_reversed_story_is_told_and_undone_from_its_end() -> None:
     question = (
-        "A) Ana has some nuts. B) Ana loses 5 nuts. C) The nuts of Ana become 3 times as many. "
-        "D) In the end Ana has 60 nuts. E) How many nuts did Ana have at the start?"
+        "A) In the end Ana has 60 nuts. B) Before that, the nuts of Ana become 3 times as many. "
+        "C) Ana is 9 years old. D) Before that, Ana loses 5 nuts. E) How many nuts did Ana have at the start?"
     )
-    plan = read_story(question).plan()
+    story = read_story(question)
+    assert story is not None and story.question == question
+    plan = story.plan()
     undone = "assert ana % 3 == 0\nana = ana // 3"
-    assert [step.code for step in plan] == ["ana = 60", undone, "ana = ana + 5", "print(ana)"]
+    assert [step.code for step in plan] == ["ana = 60", undone, "aside = 9", "ana = ana + 5", "print(ana)"]
     assert plan[-1].values == {"print": "25"}
-    assert plan[1].comment == "Undo: C) The nuts of Ana become 3 times as many."
+    assert [plan[1].comment, plan[2].comment] == [
+        "Undo: B) Before that, the nuts of Ana become 3 times as many.",
+        "C) Ana is 9 years old.",
+    ]
 
 
 def test_where_a_sentence_leaves_the_way_open_the_check_decides_and_only_one_way_passes(made) -> None:
@@ -142,6 +148,7 @@ def test_every_wording_reads_back_as_its_own_kind() -> None:
             event = read(sentence, "apples")
             assert event is not None and (event.kind, event.wording) == (kind.name, number)
             assert event.text == sentence
+            assert read(replace(event, before=True).text, "apples") == replace(event, before=True)
 
 
 def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> None:
@@ -160,12 +167,12 @@ def test_the_answer_needs_every_step_but_those_that_note_a_distractor(made) -> N
             assert (printed(others) == one.problem.answer) == (not left_out.counts)
 
 
-def test_a_wrong_operation_fails_more_often_in_a_longer_story_but_never_surely(made) -> None:
+def test_a_wrong_operation_fails_more_often_in_a_longer_story_but_never_surely_where_no_way_was_open(made) -> None:
     failing: dict[str, list[bool]] = {level: [] for level in LEVELS}
     for one in made["train"]:
         codes = [step.code for step in read_story(one.problem.question).plan()]
         for at, code in enumerate(codes[:-1]):
-            if (spoilt := wrong_operation(code)) != code:
+            if "\nassert" not in code and (spoilt := wrong_operation(code)) != code:
                 failing[one.problem.level].append(printed([*codes[:at], spoilt, *codes[at + 1 :]]) is None)
     shares = [sum(failed) / len(failed) for failed in failing.values()]
     assert 0 < shares[0] < shares[1] < shares[2] < 0.65, shares
@@ -211,16 +218,6 @@ def test_distractors_with_one_number_are_told_apart() -> None:
     assert wrong_steps(truth, again, run) == [False, False, False, True, False, False, False, False]
     slip = [steps[0], steps[1].replace("= 9", "= 15"), *steps[2:]]
     assert wrong_steps(truth, slip, run) == [False, True, *[False] * 5]
-
-
-def test_a_reversed_story_begins_at_its_end_and_notes_distractors_in_their_turn() -> None:
-    question = (
-        "A) Ana has some nuts. B) Ana loses 5 nuts. C) Ana is 9 years old. D) In the end Ana has 60 nuts. "
-        "E) Ana is 8 years old. F) How many nuts did Ana have at the start?"
-    )
-    plan = read_story(question).plan()
-    assert [step.code for step in plan] == ["ana = 60", "aside = 8", "aside = 9", "ana = ana + 5", "print(ana)"]
-    assert plan[1].comment == "Undo: E) Ana is 8 years old."
 
 
 def test_a_variation_is_a_new_train_problem_of_the_level(made) -> None:
