@@ -204,9 +204,11 @@ def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
 def read(sentence: str, item: str = "") -> Event | None:
     """Return the event that a lettered `sentence` tells, or None where it is none of the families' wordings."""
     sentence = re.sub(r"^[A-Z]\) ", "", sentence)
-    before = sentence.startswith(BEFORE)
-    sentence = re.sub("^the ", "The ", sentence.removeprefix(BEFORE))
+    if before := sentence.startswith(BEFORE):
+        sentence = re.sub("^the ", "The ", sentence.removeprefix(BEFORE))
     for name, number, pattern in _patterns():
+        if before and name not in INVERTIBLE:  # nothing would undo it
+            continue
         if match := pattern.fullmatch(sentence):
             got = match.groupdict()
             return Event(

@@ -148,7 +148,8 @@ def test_every_wording_reads_back_as_its_own_kind() -> None:
             event = read(sentence, "apples")
             assert event is not None and (event.kind, event.wording) == (kind.name, number)
             assert event.text == sentence
-            assert read(replace(event, before=True).text, "apples") == replace(event, before=True)
+            earlier = replace(event, before=True)
+            assert read(earlier.text, "apples") == (earlier if kind.undo else None)
 
 
 def test_no_step_of_the_true_solution_is_wrong_and_each_spoilt_one_is(made) -> None:
