@@ -151,14 +151,14 @@ def fingerprint(checkpoint: Path) -> str:
 
 def run(description: str | None, train: Callable[[TrainingConfig, list[dict[str, Any]]], None]) -> None:
     """Be a training process: `--config FILE` names the rows; one line for the parent where it fails."""
-    import polars as pl
+    import pyarrow.parquet as pq  # has no threads that a fork would lack
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", required=True)
     file = parser.parse_args().config
     try:
         config = TrainingConfig.load(file)
-        train(config, pl.read_parquet(config.data).to_dicts())
+        train(config, pq.read_table(config.data).to_pylist())
     except Exception as error:
         print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -5,32 +5,22 @@ Section 3.4.2: every round's policy starts from the base model, every round's PP
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from models.serving import stop_idle
 from rstar.pairs import is_clear
-from rstar.protocols import InfrastructureError, UserError
+from rstar.protocols import UserError
 from store import files, shards
 from store.layout import Run
 from tasks.phases import Phase, finished
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
-
-USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
-
-
-class TrainingError(InfrastructureError):
-    """The training process died."""
+from tasks.trainers import run_trainer
 
 
 @task(
@@ -99,7 +89,8 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
         shards.write_rows(data, job.table, job.rows)
         config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
         files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
-        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", Stage(job.phase, round, 0))
+        stage, fork = Stage(job.phase, round, 0), config["device"] == "cpu"
+        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", stage, fork=fork)
         shutil.rmtree(f"{job.out}.trainer", ignore_errors=True)  # where the trainer would keep its states
         measured.num_tokens = trained_tokens(job.out)
         measured.counts = {"examples": len(job.rows), "steps": steps}
@@ -114,42 +105,3 @@ def manifest(run: Run, round: int, kind: str) -> str:
 def trained_tokens(checkpoint: str) -> int:
     figures = json.loads(files.read_bytes(f"{checkpoint}/manifest.json")).get("figures", {})
     return int(figures.get("num_tokens", 0))
-
-
-async def run_trainer(module: str, config: str, log: str, stage: Stage) -> int:
-    """Run a trainer to its end, following the lines it prints; return the number of optimiser steps."""
-    last: dict[str, Any] = {}
-    await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
-    with Path(log).open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, "--config", config,
-            stdout=asyncio.subprocess.PIPE, stderr=errors, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        try:
-            assert process.stdout is not None
-            async for line in process.stdout:
-                last = _said(line) or last
-                if "step" in last:
-                    stage.total = int(last["of"])
-                    await stage.reach(int(last["step"]), note=f"loss {last['loss']:.3f}" if last.get("loss") else "")
-            code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if code == USER_ERROR and "error" in last:
-        raise UserError(last["error"])
-    if code != 0:
-        raise TrainingError(
-            f"{module} ended with {code}: {last.get('error', 'no reason given')} (its whole log: {log})"
-        )
-    return int(last.get("of", 0))
-
-
-def _said(line: bytes) -> dict[str, Any] | None:
-    """Read one line of the trainer's: progress or its last error. Other libraries may print as well."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) and ("error" in said or {"step", "of"} <= said.keys()) else None

@@ -15,7 +15,7 @@ from store.layout import Run
 from tasks.phases import Phase, finished
 from tasks.progress import Progress, Stage, listening
 from tasks.retries import infrastructure_failed
-from tasks.training import TrainingError, run_trainer
+from tasks.trainers import TrainingError, run_trainer
 
 
 def config(tmp_path: Path, **values: object) -> str:
@@ -24,21 +24,22 @@ def config(tmp_path: Path, **values: object) -> str:
     return str(file)
 
 
-def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path) -> None:
-    data = str(tmp_path / "pairs.parquet")
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path, fork: bool) -> None:
+    data, log = str(tmp_path / "pairs.parquet"), str(tmp_path / "log")
     shards.write_rows(data, "pairs", [])
-    stage = Stage("ppm", 1, 0)
+    wrong = config(tmp_path, data=data, loss="mse")
     with pytest.raises(UserError) as caught:
-        asyncio.run(
-            run_trainer("models.train_ppm", config(tmp_path, data=data, loss="mse"), str(tmp_path / "log"), stage)
-        )
+        asyncio.run(run_trainer("models.train_ppm", wrong, log, Stage("ppm", 1, 0), fork=fork))
     assert "\n" not in str(caught.value)
 
 
-def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_path: Path, fork: bool) -> None:
+    log = str(tmp_path / "log")
     with pytest.raises(TrainingError, match="log"):
-        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), str(tmp_path / "log"), Stage("sft", 1, 0)))
-    assert "no_such_trainer" in (tmp_path / "log").read_text()
+        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), log, Stage("sft", 1, 0), fork=fork))
+    assert "no_such_trainer" in Path(log).read_text()
 
 
 @pytest.mark.parametrize(

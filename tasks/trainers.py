@@ -1,0 +1,88 @@
+"""A training process: started, followed by the lines that it prints, and ended with the task.
+
+On the CPU it is forked from a process that has imported torch and the trainers, seconds of work each time; where there
+may be a GPU, which a fork could not use, it starts afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from models.serving import stop_idle
+from rstar.protocols import InfrastructureError, UserError
+from tasks.progress import Stage
+
+PRELOADED = ["__main__", "models.train_sft", "models.train_ppm"]
+USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
+
+
+class TrainingError(InfrastructureError):
+    """The training process died."""
+
+
+async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork: bool = False) -> int:
+    """Run a trainer to its end; return the number of optimiser steps."""
+    last: dict[str, Any] = {}
+    await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
+    context = multiprocessing.get_context("forkserver") if fork else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(PRELOADED)
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=be_trainer, args=(module, config, log, writer))
+    try:
+        await asyncio.to_thread(process.start)  # the first fork waits for the imports
+        writer.close()
+        async with lines_of(reader) as lines:
+            async for line in lines:
+                last = _said(line) or last
+                if "step" in last:
+                    stage.total = int(last["of"])
+                    await stage.reach(int(last["step"]), note=f"loss {last['loss']:.3f}" if last.get("loss") else "")
+        await asyncio.to_thread(process.join)
+    finally:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if process.exitcode == USER_ERROR and "error" in last:
+        raise UserError(last["error"])
+    if process.exitcode != 0:
+        reason = last.get("error", "no reason given")
+        raise TrainingError(f"{module} ended with {process.exitcode}: {reason} (its whole log: {log})")
+    return int(last.get("of", 0))
+
+
+@asynccontextmanager
+async def lines_of(pipe: Connection) -> AsyncIterator[asyncio.StreamReader]:
+    lines = asyncio.StreamReader()
+    file = os.fdopen(os.dup(pipe.fileno()), "rb", 0)
+    pipe.close()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), file)
+    try:
+        yield lines
+    finally:
+        transport.close()
+
+
+def be_trainer(module: str, config: str, log: str, out: Connection) -> None:
+    """In the process: what the trainer prints goes to `out`, what it complains of to its log."""
+    os.dup2(out.fileno(), 1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+    sys.argv = [module, "--config", config]
+    importlib.import_module(module).main()
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    """Read one line of the trainer's: progress or its last error. Other libraries may print as well."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and ("error" in said or {"step", "of"} <= said.keys()) else None
