@@ -37,8 +37,9 @@ async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork:
     context.set_forkserver_preload(PRELOADED)
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=be_trainer, args=(module, config, log, writer))
+    starting = asyncio.create_task(asyncio.to_thread(process.start))  # the first fork waits for the imports
     try:
-        await asyncio.to_thread(process.start)  # the first fork waits for the imports
+        await asyncio.shield(starting)
         writer.close()
         async with lines_of(reader) as lines:
             async for line in lines:
@@ -48,6 +49,7 @@ async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork:
                     await stage.reach(int(last["step"]), note=f"loss {last['loss']:.3f}" if last.get("loss") else "")
         await asyncio.to_thread(process.join)
     finally:
+        await asyncio.wait([starting])  # a task that is cancelled now would leave it to run
         if process.is_alive():
             process.kill()
             process.join()

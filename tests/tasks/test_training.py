@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,37 @@ def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_p
     with pytest.raises(TrainingError, match="log"):
         asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), log, Stage("sft", 1, 0), fork=fork))
     assert "no_such_trainer" in Path(log).read_text()
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_trainer_has_its_paths_where_its_caller_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: bool
+) -> None:
+    (tmp_path / "here.json").write_text(json.dumps({"no_such_key": 1}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"here\.json: unknown training key 'no_such_key'"):
+        asyncio.run(run_trainer("models.train_ppm", "here.json", "log", Stage("ppm", 1, 0), fork=fork))
+    assert (tmp_path / "log").exists()
+
+
+async def test_a_task_cancelled_while_its_trainer_starts_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = SpawnProcess.start
+
+    def slow_start(process: SpawnProcess) -> None:
+        time.sleep(0.5)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", slow_start)
+    log = str(tmp_path / "log")
+    task = asyncio.create_task(run_trainer("models.train_ppm", config(tmp_path), log, Stage("ppm", 1, 0)))
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.6)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
