@@ -46,7 +46,7 @@ def read_run(root: str) -> Figures:
     return Figures(
         coverage={(r["round"], r["level"]): r["coverage"] for r in rows("coverage")},
         pass_at_1={(r["round"], r["level"]): r["accuracy"] for r in rows("pass_at_1")},
-        ppm_pairs={r["round"]: r["accuracy"] for r in rows("ppm_pairs")},
+        ppm_pairs={r["round"]: r["accuracy"] for r in rows("ppm_pairs") if r["mistakes_of"] is None},
         systems={(r["round"], r["metric"]): r["accuracy"] for r in rows("accuracy") if r["level"] == "all"},
         wrong_steps={(r["round"], r["choice"]): r["share"] for r in rows("wrong_steps")},
         minutes=sum(r["seconds"] for r in cost) / 60,

@@ -183,10 +183,19 @@ class PpmSection(TrainingSection):
     epochs: Positive = 1.0
     group_batch: Count = 512  # pairs; all of a problem's go together, also where they are more
     loss: Literal["ppm", "pqm", "orm"] = "ppm"
+    center_rewards_coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # keeps a pair within the tanh
     num_per_side: Count = 2  # positives and negatives of a node, and of a problem's trajectories
     min_margin: Annotated[float, Field(ge=0, le=2)] = 0.5
     min_edit_distance: CountOrNone = 20
     shuffle_labels: bool = False  # the control: targets dealt out at random
+
+    @model_validator(mode="after")
+    def centres_pairs(self) -> Self:
+        if self.center_rewards_coefficient and self.loss != "ppm":
+            raise ValueError(
+                f"center_rewards_coefficient goes with loss = 'ppm', not with {self.loss!r}: it is of pairs"
+            )
+        return self
 
 
 class EvaluationSection(Section):

@@ -12,7 +12,6 @@ from rstar.protocols import InfrastructureError
 from store.layout import Run
 from tasks.crowd import crowd
 from tasks.evaluation import evaluate
-from tasks.heldout import make_heldout_pairs
 from tasks.pairs import extract_preference_pairs
 from tasks.results import show_round
 from tasks.rollouts import close_search, shard_counts
@@ -61,11 +60,6 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         )  # fmt: skip
 
     trained = plans.trained_models(recipe, root, round)
-    if round == 1 and recipe.evaluation.pair_problems:
-        await make_heldout_pairs(
-            root, num_problems=recipe.evaluation.pair_problems, settings=plans.pair_settings(recipe),
-            models=trained, sandbox=plans.sandbox(recipe), seed=recipe.run.seed, recipe=recipe.hash,
-        )  # fmt: skip
     await evaluate(
         root, round, models=trained, sandbox=plans.sandbox(recipe), exam=plans.examination(recipe, round),
         recipe=recipe.hash,

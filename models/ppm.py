@@ -8,11 +8,12 @@ a score is `tanh(logit at the last token)`, in [-1, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from models.checkpoints import default_device, load_pretrained
@@ -59,15 +60,32 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     return torch.tanh(model.score(hidden)[:, 0].float())
 
 
-def scores(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
-    """Scores in [-1, 1], shape (places,), of the texts that end at `places` of one row of a model's inputs."""
-    return head(model, model.base_model(**inputs).last_hidden_state[0, places])
+def logits(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
+    """What the tanh makes scores of, shape (places,), for the texts that end at `places` of one row of inputs."""
+    return model.score(model.base_model(**inputs).last_hidden_state[0, places])[:, 0].float()
 
 
 def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
     """Mean over groups of −1/(P·M) Σ log σ(r⁺ − r⁻), Equation 4; a group lists its (positive, negative) rows."""
-    losses = []
+    return _mean_of_groups(lambda positive, negative: -logsigmoid(positive - negative), values, groups)
+
+
+def off_centre(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
+    """Mean over groups of 1/(P·M) Σ (z⁺ + z⁻)² of the logits z (arXiv 2312.09244, Section 3).
+
+    Where both logits of a pair have drifted to one end of the tanh, the ranking loss has no gradient left: it cannot
+    tell them apart any more, however wrong their order.
+    """
+    return _mean_of_groups(lambda positive, negative: (positive + negative) ** 2, values, groups)
+
+
+def _mean_of_groups(
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    values: torch.Tensor,
+    groups: Sequence[Sequence[tuple[int, int]]],
+) -> torch.Tensor:
+    means = []
     for pairs in groups:
         positive, negative = torch.tensor(pairs, device=values.device).T
-        losses.append(-torch.nn.functional.logsigmoid(values[positive] - values[negative]).mean())
-    return torch.stack(losses).mean()
+        means.append(measure(values[positive], values[negative]).mean())
+    return torch.stack(means).mean()

@@ -101,16 +101,19 @@ def lay_out(groups: Sequence[Group], tokenizer: Any, *, max_length: int) -> list
 class PPMTrainer(Trainer):
     """A Trainer of Examples, one after the other; every group weighs the same."""
 
-    def __init__(self, *args: Any, loss: str, groups_per_example: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, loss: str, centre: float, groups_per_example: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._loss, self._groups_per_example = loss, groups_per_example
+        self._loss, self._centre, self._groups_per_example = loss, centre, groups_per_example
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         groups, targets = inputs.pop("groups"), inputs.pop("targets")
-        values = ppm.scores(model, **inputs)
+        logits = ppm.logits(model, **inputs)
+        values = torch.tanh(logits)
         if self._loss == "ppm":
             loss = ppm.grouped_pairwise_loss(values, groups)
+            if self._centre:
+                loss = loss + self._centre * ppm.off_centre(logits, groups)
         else:
             texts = [sorted({text for pair in group for text in pair}) for group in groups]
             loss = torch.stack([mse_loss(values[each], targets[each]) for each in texts]).mean()
@@ -149,6 +152,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     trainer = PPMTrainer(
         model=model,
         loss=config.loss,
+        centre=config.center_rewards_coefficient,
         groups_per_example=num_groups / len(examples),
         args=TrainingArguments(
             output_dir=config.out + ".trainer",

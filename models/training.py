@@ -49,6 +49,7 @@ class TrainingConfig:
     neftune_noise_alpha: float | None = None  # SFT only: noise on the embeddings (arXiv 2310.05914; L = a row's length)
     group_batch: int = 512  # pairs in a batch (PPM only)
     loss: str = "ppm"  # ppm | pqm | orm
+    center_rewards_coefficient: float = 0.0  # ppm only: weight of models/ppm.py's off_centre; 0: the paper's loss
     shuffle_labels: bool = False  # the control: PPM targets dealt out at random
     seed: int = 0
     device: str = ""  # empty: a GPU where there is one

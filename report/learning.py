@@ -119,25 +119,29 @@ METRICS = {
 
 
 def ppm_pairs(ask: Ask) -> Section:
-    title, lead = "PPM", "How often the round's PPM scores the better of two held-out steps higher; chance is 50 %."
+    title = "PPM"
+    lead = (
+        "How often the round's PPM scores the better of two held-out steps higher, and that for the mistakes of each "
+        "round's policy; chance is 50 %."
+    )
     frame = ask("ppm_pairs")
     if frame.is_empty():
-        return Section("ppm", title, lead, missing="No PPM evaluation yet: the first round with a PPM makes it.")
-    rows = [
-        (
-            str(r["round"]),
-            str(r["num_pairs"]),
-            percent(r["accuracy"]),
-            "–" if r["mean_margin"] is None else f"{r['mean_margin']:+.3f}",
-        )
-        for r in frame.to_dicts()
-    ]
-    rounds = rounds_of(frame)
-    lines = [Series("pairs ranked rightly", frame["accuracy"].to_list(), 0)]
+        return Section("ppm", title, lead, missing="No PPM evaluation yet: the end of a run makes it.")
+    overall = frame.filter(pl.col("mistakes_of").is_null())
+    policies = frame["mistakes_of"].drop_nulls().unique().sort().to_list()
+    known = {(row["round"], row["mistakes_of"]): row["accuracy"] for row in frame.to_dicts()}
+    rows = []
+    for row in overall.to_dicts():
+        by_policy = [percent(known.get((row["round"], policy))) for policy in policies]
+        margin = f"{row['mean_margin']:+.3f}"
+        rows.append((str(row["round"]), str(row["num_pairs"]), percent(row["accuracy"]), margin, *by_policy))
+    rounds = rounds_of(overall)
+    lines = [Series("pairs ranked rightly", overall["accuracy"].to_list(), 0)]
     lines.append(Series("chance", [50.0] * len(rounds), 5, reference=True))
     chart = line_chart("PPM pair accuracy by round", round_names(rounds), lines)
+    header = ("Round", "Pairs", "Accuracy", "Mean margin", *(f"of policy {policy}" for policy in policies))
     note = "The paper measures its PPMs by the system's accuracy instead (Table 4), so there is no figure beside these."
-    return Section("ppm", title, lead, ("Round", "Pairs", "Accuracy", "Mean margin"), tuple(rows), (chart,), note)
+    return Section("ppm", title, lead, header, tuple(rows), (chart,), note)
 
 
 CHOICES = {

@@ -38,7 +38,7 @@ def headlines(ask: Ask) -> list[Headline]:
         _change("Coverage", ask("coverage").filter(overall), "coverage"),
         _change("Policy pass@1", ask("pass_at_1").filter(overall), "accuracy"),
         _change("System", system, "accuracy"),
-        _change("PPM pairs", ask("ppm_pairs"), "accuracy"),
+        _change("PPM pairs", ask("ppm_pairs").filter(pl.col("mistakes_of").is_null()), "accuracy"),
     ]
     spent = ask("cost")
     if not spent.is_empty():

@@ -230,6 +230,7 @@ EVALUATIONS = Table(
         Column("answer", STRING, "Answer given; null where there is none.", nullable=True),
         Column("correct", BOOL, "Whether it is right; for ppm_pairs, whether the better one scored higher."),
         Column("score", FLOAT, "The PPM's score of the answer, or its margin on the pair.", nullable=True),
+        Column("mistakes_of", INT, "For ppm_pairs: the round whose policy wrote the pair.", nullable=True),
         Column("num_tokens", INT, "Tokens generated for the answer, discarded candidates included."),
         Column("seconds", FLOAT, "Time it took.", timing=True),
         _RECIPE,
@@ -244,7 +245,11 @@ ROUNDS = Table(
     (
         _RUN,
         _ROUND,
-        Column("phase", STRING, "Part of the round: synthesis, search, extraction, pairs, sft, ppm, evaluation."),
+        Column(
+            "phase",
+            STRING,
+            "Part of the round: synthesis, search, extraction, pairs, sft, ppm, evaluation, heldout, ranking.",
+        ),
         Column("seconds", FLOAT, "Wall time.", timing=True),
         Column("num_tokens", INT, "Tokens generated, or trained on."),
         Column("peak_memory_bytes", INT, "Peak resident memory.", timing=True),

@@ -1,7 +1,8 @@
-"""Held-out preference pairs: a fixed set on which every round's PPM is measured.
+"""Held-out preference pairs: what every round's PPM is measured on.
 
-Made once, from trees that the first round's policy grows on held-out problems. On the built-in families the truth says
-which of two steps is right; on other problems Q-values must. Beside the paper's Table 4.
+Made from trees that each round's policy grows on the same held-out problems, so that no PPM is asked only about the
+mistakes of the one policy it has learnt from. On the built-in families the truth says which of two steps is right; on
+other problems Q-values must. Beside the paper's Table 4.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from rstar.protocols import Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.steps import parse_response
 from rstar.tree import Node, Tree
-from store import files, shards
+from store import shards
 from store.layout import Run
 from store.schema import node_ref
 from tasks.crowd import crowd
 from tasks.engines import Models, Sandbox, opened
+from tasks.phases import Phase, finished
 from tasks.problems import read_problems
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
@@ -34,33 +36,38 @@ TRUE_MARGIN = 2.0  # right is worth 1, wrong -1
 
 @task(
     persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
-    retry_condition_fn=infrastructure_failed,
+    retry_condition_fn=infrastructure_failed, task_run_name="heldout-pairs-{round}",
 )  # fmt: skip
 async def make_heldout_pairs(
-    root: str, *, num_problems: int, settings: SearchSettings, models: Models, sandbox: Sandbox, seed: int, recipe: str
-) -> int:
-    """Write the pairs of `num_problems` held-out problems; return how many."""
+    root: str, round: int, *, num_problems: int, settings: SearchSettings, models: Models, sandbox: Sandbox, seed: int,
+    recipe: str,
+) -> dict[str, int]:  # fmt: skip
+    """Write the pairs that the policy of `round` makes on `num_problems` held-out problems."""
     run = Run(root)
-    if not files.exists(heldout_pairs(run)):
+    if (done := finished(run, round, "heldout", heldout_pairs(run, round))) is not None:
+        return done
+    with Phase(run, round, "heldout", recipe=recipe) as phase:
         asked = read_problems(run, "test")
         problems = [asked.problems[id] for id in sorted(asked.problems)[:num_problems]]
-        stage = Stage("held-out pairs", 1, len(problems))
+        stage = Stage("held-out pairs", round, len(problems))
 
         async def one(problem: Problem) -> list[dict[str, Any]]:
             tree = await search(problem, **engines.for_search(), settings=settings, seed=tree_seed(seed, problem.id, 0))
             await stage.advance()
-            common = {"run": run.name, "round": 1, "recipe": recipe}
+            common = {"run": run.name, "round": round, "recipe": recipe}
             return [common | row for row in pair_rows(tree, asked.truths.get(problem.id))]
 
         async with opened(models.without_ppm(), sandbox) as engines:
             found = await crowd(one, problems, limit=max(1, len(problems)))
-        shards.write_rows(heldout_pairs(run), "pairs", [row for rows in found for row in rows])
-    return len(shards.read_rows(heldout_pairs(run), "pairs"))
+        rows = [row for of_problem in found for row in of_problem]
+        shards.write_rows(heldout_pairs(run, round), "pairs", rows)
+        phase.counts = {"problems": len(problems), "pairs": len(rows)}
+    return phase.counts
 
 
-def heldout_pairs(run: Run) -> str:
+def heldout_pairs(run: Run, round: int) -> str:
     """Name the file, which lies apart from the pairs that are trained on."""
-    return run.path("heldout", "pairs.parquet")
+    return run.path("heldout", f"round={round}.parquet")
 
 
 def pair_rows(tree: Tree, truth: Truth | None) -> list[dict[str, Any]]:

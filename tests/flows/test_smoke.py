@@ -43,7 +43,9 @@ def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished:
     counts = {table: catalog.query(finished, f"SELECT count(*) AS n FROM {table}")["n"][0] for table in TABLES}
     assert all(counts.values()), counts
     phases = catalog.query(finished, "SELECT DISTINCT phase FROM rounds WHERE round = 2")["phase"].to_list()
-    assert sorted(phases) == ["evaluation", "extraction", "pairs", "ppm", "search", "sft", "synthesis"]
+    assert sorted(phases) == [
+        *("evaluation", "extraction", "heldout", "pairs", "ppm", "ranking", "search", "sft", "synthesis"),
+    ]
     for round in (1, 2):
         for kind in ("policy", "ppm"):
             assert json.loads((finished / f"models/round={round}/{kind}/manifest.json").read_text())["fingerprint"]

@@ -52,6 +52,16 @@ def test_the_loss_of_a_group_is_the_mean_over_its_pairs() -> None:
     assert float(loss) == pytest.approx((one + two) / 2, abs=1e-6)
 
 
+def test_how_far_a_group_is_off_centre_is_the_mean_over_its_pairs_of_the_squared_sum() -> None:
+    logits = torch.tensor([2.0, -2.0, 1.0, 3.0], requires_grad=True)
+    off = ppm.off_centre(logits, [[(0, 1), (0, 2)], [(3, 2)]])
+    assert float(off.detach()) == pytest.approx(((0 + 9) / 2 + 16) / 2)
+    both_high = torch.tensor([6.0, 6.5], requires_grad=True)  # the wrong way round, and the tanh of both is 1
+    [ranking] = torch.autograd.grad(ppm.grouped_pairwise_loss(torch.tanh(both_high), [[(0, 1)]]), both_high)
+    [centring] = torch.autograd.grad(0.02 * ppm.off_centre(both_high, [[(0, 1)]]), both_high)
+    assert ranking.abs().max() < 1e-4 and centring.min() > 0.1
+
+
 async def test_training_puts_the_chosen_step_above_the_rejected(trained: Path) -> None:
     async with TransformersScorer(trained) as scorer:
         right, wrong = await scorer.score("Tom has 99 apples.", (FIRST,), (RIGHT, WRONG))
@@ -81,7 +91,7 @@ def test_a_checkpoint_without_the_tanh_head_is_refused(small_policy: Path) -> No
 def test_a_fresh_head_scores_everything_zero(small_policy: Path) -> None:
     model = ppm.from_policy(small_policy, pad_token_id=0)
     ids = torch.randint(5, 100, (1, 7)).to(model.device)
-    assert ppm.scores(model, [3, 6], input_ids=ids).tolist() == [0, 0]
+    assert ppm.logits(model, [3, 6], input_ids=ids).tolist() == [0, 0]
 
 
 def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> None:
