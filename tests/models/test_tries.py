@@ -56,8 +56,8 @@ def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Pat
     places = [trie.add(text) for text in texts]
     assert len(trie) < sum(map(len, texts))
     with torch.no_grad():
-        together = ppm.logits(model, places, **trie.inputs())
-        alone = [ppm.logits(model, [-1], input_ids=torch.tensor([text]))[0] for text in texts]
+        together = torch.tanh(ppm.logits(model, places, **trie.inputs()))
+        alone = [torch.tanh(ppm.logits(model, [-1], input_ids=torch.tensor([text]))[0]) for text in texts]
     assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-5)
 
 
