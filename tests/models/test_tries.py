@@ -60,7 +60,7 @@ def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Pat
         inputs["attention_mask"] = inputs["attention_mask"].double()
         together = torch.tanh(ppm.logits(model, places, **inputs))
         alone = [torch.tanh(ppm.logits(model, [-1], input_ids=torch.tensor([text]))[0]) for text in texts]
-    assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-6)
+    assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-5)
 
 
 def test_the_groups_of_a_problem_are_laid_out_together_as_many_as_fit(small_policy: Path) -> None:
