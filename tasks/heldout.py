@@ -1,8 +1,8 @@
 """Held-out preference pairs: what every round's PPM is measured on.
 
-Made from trees that each round's policy grows on the same held-out problems, so that no PPM is asked only about the
-mistakes of the one policy it has learnt from. On the built-in families the truth says which of two steps is right; on
-other problems Q-values must. Beside the paper's Table 4.
+Made from trees that each round's policy grows on the same held-out problems. With the first policy's pairs the policy
+is held, as in the paper's Table 4; the later ones' are what later PPMs meet. On the built-in families the truth says
+which of two steps is right; on other problems Q-values must.
 """
 
 from __future__ import annotations
