@@ -111,7 +111,7 @@ def picture(runs: list[Figures]) -> str:
         line("policy alone, held-out problems", "pass_at_1", lambda round: (round, "all"), 0),
         line("search with the PPM", "systems", lambda round: (round, "system"), 2),
         line("majority voting, equal tokens", "systems", lambda round: (round, "majority"), 3),
-        line("PPM on held-out pairs of steps", "ppm_pairs", lambda round: round, 4),
+        line("PPM, first policy's pairs of steps", "ppm_pairs", lambda round: round, 4),
     ]
     return standalone_svg(line_chart("The demo, round by round", [f"round {r}" for r in range(last + 1)], series))
 

@@ -122,8 +122,8 @@ def ppm_pairs(ask: Ask) -> Section:
     title = "PPM"
     lead = (
         "How often the round's PPM scores the better of two held-out steps higher, over all pairs and by the policy "
-        "that wrote them; chance is 50 %. With the policy held at the first, as in the paper's Table 4, the PPM alone "
-        "makes the difference."
+        "that wrote them; chance is 50 %. The first policy's pairs stand for the paper's Table 4, the "
+        "later policies' for what later PPMs meet."
     )
     frame = ask("ppm_pairs")
     if frame.is_empty():

@@ -39,7 +39,9 @@ def headlines(ask: Ask) -> list[Headline]:
         _change("Coverage", ask("coverage").filter(overall), "coverage"),
         _change("Policy pass@1", ask("pass_at_1").filter(overall), "accuracy"),
         _change("System", system, "accuracy"),
-        _change("PPM pairs", pairs.filter(pl.col("mistakes_of") == pl.col("mistakes_of").min()), "accuracy"),
+        _change(
+            "PPM, pairs of policy 1", pairs.filter(pl.col("mistakes_of") == pl.col("mistakes_of").min()), "accuracy"
+        ),
     ]
     spent = ask("cost")
     if not spent.is_empty():
