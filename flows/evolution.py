@@ -1,6 +1,6 @@
 """The self-evolution of rStar-Math on one page: problems, then round after round (Section 3.4.2).
 
-problems -> rounds of [synthesis -> search -> Q-values -> pairs -> SFT -> PPM -> evaluation] -> PPMs compared -> report
+problems -> rounds of [synthesis -> search -> Q-values -> pairs -> SFT -> PPM -> evaluation] -> report
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from flows import plans
 from flows.recipe import Recipe
 from flows.round import evolution_round
 from store.lock import alone_in
-from tasks.evaluation import evaluate, rank_heldout_pairs
-from tasks.heldout import make_heldout_pairs
+from tasks.evaluation import evaluate
 from tasks.problems import prepare_problems
 from tasks.results import write_report
 
@@ -34,21 +33,4 @@ async def evolution(recipe: Recipe, root: str) -> str:
             )  # fmt: skip
         for round in range(1, len(recipe.rounds) + 1):
             await evolution_round(root, round)
-        await compare_ppms(recipe, root)
         return await write_report(root)
-
-
-async def compare_ppms(recipe: Recipe, root: str) -> None:
-    """Measure the PPMs of all rounds on the same held-out pairs, mistakes of every round's policy."""
-    trained = [round for round, section in enumerate(recipe.rounds, start=1) if section.train_ppm]
-    if not recipe.evaluation.pair_problems:
-        return
-    for round in trained:
-        await make_heldout_pairs(
-            root, round, num_problems=recipe.evaluation.pair_problems, settings=plans.pair_settings(recipe),
-            models=plans.trained_models(recipe, root, round), sandbox=plans.sandbox(recipe), seed=recipe.run.seed,
-            recipe=recipe.hash,
-        )  # fmt: skip
-    for round in trained:
-        models = plans.trained_models(recipe, root, round)
-        await rank_heldout_pairs(root, round, pairs_of=trained, models=models, recipe=recipe.hash)

@@ -12,6 +12,7 @@ from rstar.protocols import InfrastructureError
 from store.layout import Run
 from tasks.crowd import crowd
 from tasks.evaluation import evaluate
+from tasks.heldout import make_heldout_pairs
 from tasks.pairs import extract_preference_pairs
 from tasks.results import show_round
 from tasks.rollouts import close_search, shard_counts
@@ -59,11 +60,15 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
             seed=seed, recipe=recipe.hash,
         )  # fmt: skip
 
-    trained = plans.trained_models(recipe, root, round)
+    trained, sandbox = plans.trained_models(recipe, root, round), plans.sandbox(recipe)
+    if trained.ppm and recipe.evaluation.pair_problems:
+        await make_heldout_pairs(
+            root, round, num_problems=recipe.evaluation.pair_problems, settings=plans.pair_settings(recipe),
+            models=trained, sandbox=sandbox, seed=recipe.run.seed, recipe=recipe.hash,
+        )  # fmt: skip
     await evaluate(
-        root, round, models=trained, sandbox=plans.sandbox(recipe), exam=plans.examination(recipe, round),
-        recipe=recipe.hash,
-    )  # fmt: skip
+        root, round, models=trained, sandbox=sandbox, exam=plans.examination(recipe, round), recipe=recipe.hash
+    )
     await show_round(root, round)
     return searched | aggregated | extracted
 

@@ -55,14 +55,19 @@ def squashed(logits: Sequence[float]) -> list[float]:
     return [math.tanh(logit) for logit in logits]
 
 
-def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Scores in [-1, 1], shape (batch,), of the last tokens' hidden states, shape (batch, hidden)."""
-    return torch.tanh(model.score(hidden)[:, 0].float())
+def states(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
+    """Last hidden states, shape (texts, hidden), of the texts that end at `places` of one row of inputs."""
+    return model.base_model(**inputs).last_hidden_state[0, places]
 
 
-def logits(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
-    """What the tanh makes scores of, shape (places,), for the texts that end at `places` of one row of inputs."""
-    return model.score(model.base_model(**inputs).last_hidden_state[0, places])[:, 0].float()
+def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """What the tanh makes scores of, shape (texts,), for the hidden states of last tokens, shape (texts, hidden)."""
+    return model.score(hidden)[:, 0].float()
+
+
+def scores(logits: torch.Tensor) -> torch.Tensor:
+    """Scores in [-1, 1], of the logits' shape."""
+    return torch.tanh(logits)
 
 
 def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
@@ -71,7 +76,7 @@ def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[
 
 
 def off_centre(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
-    """Mean over groups of 1/(P·M) Σ (z⁺ + z⁻)² of the logits z (arXiv 2312.09244, Section 3).
+    """Mean over groups of 1/(P·M) Σ (z⁺ + z⁻)² of the logits z (arXiv 2312.09244, Equation 2).
 
     Where both logits of a pair have drifted to one end of the tanh, the ranking loss has no gradient left: it cannot
     tell them apart any more, however wrong their order.

@@ -98,7 +98,7 @@ class TransformersScorer:
         with attending(self._model, prompts):
             hidden = self._model.base_model(ids, position_ids=positions, past_key_values=cache).last_hidden_state
         last = hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]
-        values = [round(score, SCORE_DIGITS) for score in ppm.head(self._model, last).tolist()]
+        values = [round(score, SCORE_DIGITS) for score in ppm.scores(ppm.logits(self._model, last)).tolist()]
         self._num_scored += len(rows)
         self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
         answers, at = [], 0

@@ -28,6 +28,7 @@ from rstar.prompts import render_prompt
 from rstar.protocols import UserError
 
 LOSSES = ("ppm", "pqm", "orm")
+Pairs = list[tuple[int, int]]  # (positive, negative) places in a list of texts
 TRIE_LENGTH = 4  # in longest texts: how much of a problem goes through the model at once
 
 
@@ -37,7 +38,7 @@ class Group:
 
     question: str
     texts: list[str]
-    pairs: list[tuple[int, int]]  # (positive, negative) places in `texts`
+    pairs: Pairs
     targets: list[float]  # Q-values (pqm) or outcomes (orm)
 
 
@@ -75,7 +76,7 @@ class Example:
 
     trie: Trie
     places: list[int]  # of the last tokens of the texts
-    groups: list[list[tuple[int, int]]]  # pairs of numbers of texts
+    groups: list[Pairs]
     targets: list[float]
 
 
@@ -108,17 +109,21 @@ class PPMTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         groups, targets = inputs.pop("groups"), inputs.pop("targets")
-        logits = ppm.logits(model, **inputs)
-        values = torch.tanh(logits)
-        if self._loss == "ppm":
-            loss = ppm.grouped_pairwise_loss(values, groups)
-            if self._centre:
-                loss = loss + self._centre * ppm.off_centre(logits, groups)
-        else:
-            texts = [sorted({text for pair in group for text in pair}) for group in groups]
-            loss = torch.stack([mse_loss(values[each], targets[each]) for each in texts]).mean()
+        logits = ppm.logits(model, ppm.states(model, **inputs))
+        loss = loss_of(logits, groups, targets, loss=self._loss, centre=self._centre)
         loss = loss * len(groups) / self._groups_per_example
-        return (loss, values) if return_outputs else loss
+        return (loss, logits) if return_outputs else loss
+
+
+def loss_of(
+    logits: torch.Tensor, groups: Sequence[Pairs], targets: torch.Tensor, *, loss: str, centre: float
+) -> torch.Tensor:
+    """Return the mean loss of the groups, by one of LOSSES; `centre` weighs how far a ranked pair is off centre."""
+    values = ppm.scores(logits)
+    if loss == "ppm":
+        return ppm.grouped_pairwise_loss(values, groups) + centre * ppm.off_centre(logits, groups)
+    texts = [sorted({text for pair in group for text in pair}) for group in groups]
+    return torch.stack([mse_loss(values[each], targets[each]) for each in texts]).mean()
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Any]:

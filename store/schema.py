@@ -224,7 +224,7 @@ EVALUATIONS = Table(
             "1 for pass@1.",
         ),
         _PROBLEM,
-        Column("sample", INT, "Which attempt, or pair, of the problem, from 0."),
+        Column("sample", INT, "Which attempt, from 0; for ppm_pairs, which pair of the round's."),
         Column("level", STRING, "Difficulty of the problem."),
         Column("model", STRING, "Fingerprint of the model or models evaluated."),
         Column("answer", STRING, "Answer given; null where there is none.", nullable=True),
@@ -248,7 +248,7 @@ ROUNDS = Table(
         Column(
             "phase",
             STRING,
-            "Part of the round: synthesis, search, extraction, pairs, sft, ppm, evaluation, heldout, ranking.",
+            "Part of the round: synthesis, search, extraction, pairs, sft, ppm, heldout, evaluation.",
         ),
         Column("seconds", FLOAT, "Wall time.", timing=True),
         Column("num_tokens", INT, "Tokens generated, or trained on."),

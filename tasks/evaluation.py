@@ -18,7 +18,7 @@ from rstar.protocols import Problem
 from rstar.sampling import scored
 from rstar.search import SearchSettings
 from rstar.thinking import Thought, think
-from store import shards
+from store import files, shards
 from store.layout import Run
 from tasks.crowd import crowd
 from tasks.engines import Engines, Models, Sandbox, opened, opened_scorer
@@ -62,6 +62,7 @@ async def evaluate(
     with Phase(run, round, "evaluation", recipe=recipe) as phase:
         problems = list(read_problems(run, "test").problems.values())
         rows = await examine(problems, round, models=models, sandbox=sandbox, exam=exam)
+        rows += await examine_ppm(run, round, models=models)
         common = {"run": run.name, "round": round, "recipe": recipe}
         shards.write_rows(run.evaluations(round), "evaluations", [common | row for row in rows])
         phase.num_tokens = sum(row["num_tokens"] for row in rows if row["metric"] in SAMPLED)
@@ -174,33 +175,23 @@ async def _answered(
     return row | {"num_trajectories": num_trajectories, "score": best.score if best else None}
 
 
-@task(
-    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
-    retry_condition_fn=infrastructure_failed, task_run_name="ranking-{round}",
-)  # fmt: skip
-async def rank_heldout_pairs(
-    root: str, round: int, *, pairs_of: list[int], models: Models, recipe: str
-) -> dict[str, int]:
-    """Ask a round's PPM which step is the better one in the held-out pairs of the rounds `pairs_of`."""
-    run = Run(root)
-    if (done := finished(run, round, "ranking", run.evaluations(round, "ranking"))) is not None:
-        return done
-    with Phase(run, round, "ranking", recipe=recipe) as phase:
-        levels = {problem.id: problem.level for problem in read_problems(run, "test").problems.values()}
-        pairs = [row for number in pairs_of for row in shards.read_rows(heldout_pairs(run, number), "pairs")]
-        start = time.monotonic()
-        async with opened_scorer(models) as scorer:
-            assert scorer is not None
-            margins = await score_pairs(pairs, scorer)
-        rows = []
-        for number, (pair, margin) in enumerate(zip(pairs, margins, strict=True)):
-            problem = Problem(pair["problem_id"], "", "", levels[pair["problem_id"]])
-            row = _row(problem, "ppm_pairs", models.ppm_print, None, margin > 0, 0, start=start)
-            row |= {"run": run.name, "round": round, "recipe": recipe}
-            rows.append(row | {"sample": number, "score": margin, "mistakes_of": pair["round"]})
-        shards.write_rows(run.evaluations(round, "ranking"), "evaluations", rows)
-        phase.counts = {"pairs": len(rows), "right": sum(row["correct"] for row in rows)}
-    return phase.counts
+async def examine_ppm(run: Run, round: int, *, models: Models) -> list[Row]:
+    """Ask a round's PPM which step is the better one in the held-out pairs of the policies so far."""
+    made = [file for number in range(1, round + 1) if files.exists(file := heldout_pairs(run, number))]
+    if not made or models.ppm is None:
+        return []
+    levels = {problem.id: problem.level for problem in read_problems(run, "test").problems.values()}
+    rows: list[Row] = []
+    start = time.monotonic()
+    async with opened_scorer(models) as scorer:
+        assert scorer is not None
+        for file in made:
+            pairs = shards.read_rows(file, "pairs")
+            for pair, margin in zip(pairs, await score_pairs(pairs, scorer), strict=True):
+                problem = Problem(pair["problem_id"], "", "", levels[pair["problem_id"]])
+                row = _row(problem, "ppm_pairs", models.ppm_print, None, margin > 0, 0, start=start)
+                rows.append(row | {"sample": len(rows), "score": margin, "mistakes_of": pair["round"]})
+    return rows
 
 
 def _row(

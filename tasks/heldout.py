@@ -1,7 +1,7 @@
 """Held-out preference pairs: what every round's PPM is measured on.
 
 Made from trees that each round's policy grows on the same held-out problems. With the first policy's pairs the policy
-is held, as in the paper's Table 4; the later ones' are what later PPMs meet. On the built-in families the truth says
+is held, as in the paper's Table 4; a later one's are what later PPMs meet. On the built-in families the truth says
 which of two steps is right; on other problems Q-values must.
 """
 
@@ -53,6 +53,7 @@ async def make_heldout_pairs(
 
         async def one(problem: Problem) -> list[dict[str, Any]]:
             tree = await search(problem, **engines.for_search(), settings=settings, seed=tree_seed(seed, problem.id, 0))
+            phase.num_tokens += tree.num_tokens
             await stage.advance()
             common = {"run": run.name, "round": round, "recipe": recipe}
             return [common | row for row in pair_rows(tree, asked.truths.get(problem.id))]
@@ -93,15 +94,17 @@ def true_pairs(node: Node, truth: Truth) -> Iterator[tuple[Node, Node, Node]]:
 
 
 async def score_pairs(rows: list[dict[str, Any]], scorer: StepScorer) -> list[float]:
-    """Return how much higher the PPM scores the better step of each pair."""
-    margins: list[float] = []
-    for _, group in groupby(rows, key=lambda row: (row["group_id"], row["chosen"])):
-        pairs = list(group)
+    """Return how much higher the PPM scores the better step of each pair of one policy."""
+
+    async def one(pairs: list[dict[str, Any]]) -> list[float]:
         steps = [pairs[0]["chosen"], *(pair["rejected"] for pair in pairs)]
         prefix = parse_response(pairs[0]["prefix"]) if pairs[0]["prefix"] else []
         chosen, *rejected = await scorer.score(pairs[0]["question"], prefix, steps)
-        margins += [chosen - score for score in rejected]
-    return margins
+        return [chosen - score for score in rejected]
+
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: (row["group_id"], row["chosen"]))]
+    margins = await crowd(one, groups, limit=max(1, len(groups)))
+    return [margin for of_group in margins for margin in of_group]
 
 
 def _row(tree: Tree, node: Node, chosen: Node, rejected: Node, margin: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
 -- What did each phase of each round cost in time, tokens and memory?
 SELECT round, phase, seconds, num_tokens, peak_memory_bytes
 FROM rounds
-ORDER BY round, list_position(['synthesis', 'search', 'extraction', 'pairs', 'sft', 'ppm', 'evaluation', 'heldout', 'ranking'], phase) NULLS LAST, phase;
+ORDER BY round, list_position(['synthesis', 'search', 'extraction', 'pairs', 'sft', 'ppm', 'heldout', 'evaluation'], phase) NULLS LAST, phase;

@@ -7,5 +7,5 @@ SELECT
     avg(score) AS mean_margin
 FROM evaluations
 WHERE metric = 'ppm_pairs'
-GROUP BY GROUPING SETS ((round), (round, mistakes_of))
-ORDER BY round, grouping(mistakes_of), mistakes_of;
+GROUP BY round, mistakes_of
+ORDER BY round, mistakes_of;

@@ -52,6 +52,7 @@ def test_a_number_of_the_search_or_the_examination_is_a_recipe_value() -> None:
         ("problems.train.gsn=4", ["problems.train.gsn", "'gsm', 'math' or 'olympiad'"]),
         ("problems.train_file=x.jsonl", ["problems", "train_file", "one of them"]),
         ("sandbox.provider=podman", ["sandbox.provider", "got 'podman'", "'local'"]),
+        ("ppm={loss='orm',center_rewards_coefficient=0.1}", ["ppm", "goes with loss = 'ppm', not with 'orm'"]),
         ("synthesis.min_agreeing=30", ["synthesis", "min_agreeing = 30"]),
         ("sandbx.provider=local", ["sandbx", "unknown key", "did you mean sandbox?"]),
         ("rounds.9.num_rollouts=4", ["rounds.9.num_rollouts", "no key"]),

@@ -15,10 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows import plans
 from flows.recipe import load_recipe
 from flows.shard import search_shard
 from store import catalog, shards
 from store.layout import Run
+from tasks.evaluation import examine_ppm
+from tasks.heldout import heldout_pairs
+from tasks.problems import read_problems
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TABLES = ("problems", "nodes", "trajectories", "sft", "pairs", "evaluations", "rounds")
@@ -44,7 +48,7 @@ def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished:
     assert all(counts.values()), counts
     phases = catalog.query(finished, "SELECT DISTINCT phase FROM rounds WHERE round = 2")["phase"].to_list()
     assert sorted(phases) == [
-        *("evaluation", "extraction", "heldout", "pairs", "ppm", "ranking", "search", "sft", "synthesis"),
+        *("evaluation", "extraction", "heldout", "pairs", "ppm", "search", "sft", "synthesis"),
     ]
     for round in (1, 2):
         for kind in ("policy", "ppm"):
@@ -74,6 +78,25 @@ def test_a_pair_leads_back_to_its_nodes(finished: Path) -> None:
         " AND x.problem_id = p.problem_id AND x.tree || ':' || x.id = p.chosen_node)",
     )
     assert lost["n"][0] == 0
+
+
+def test_a_ppm_ranks_the_held_out_pairs_of_the_policies_so_far(finished: Path, tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "smoke"))
+    shutil.copytree(finished, run.root)
+    pair = shards.read_rows(run.pairs(1), "pairs")[0] | {"problem_id": min(read_problems(run, "test").problems)}
+    turned = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+    shards.write_rows(heldout_pairs(run, 1), "pairs", [pair, turned])
+    shards.write_rows(heldout_pairs(run, 2), "pairs", [pair | {"round": 2}] * 3)
+    ranked = []
+    for round in (1, 2):
+        models = plans.trained_models(plans.recipe_of(run.root), run.root, round)
+        ranked.append(asyncio.run(examine_ppm(run, round, models=models)))
+    assert [[row["mistakes_of"] for row in rows] for rows in ranked] == [[1, 1], [1, 1, 2, 2, 2]]
+    for rows in ranked:
+        assert [row["sample"] for row in rows] == list(range(len(rows)))
+        assert rows[0]["score"] == -rows[1]["score"] != 0
+        assert [row["correct"] for row in rows] == [row["score"] > 0 for row in rows]
+    assert ranked[0][0]["model"] != ranked[1][0]["model"]
 
 
 def test_the_tiny_model_grows_the_same_trees_again(finished: Path, tmp_path: Path, prefect_server: None) -> None:

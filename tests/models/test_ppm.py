@@ -57,9 +57,34 @@ def test_how_far_a_group_is_off_centre_is_the_mean_over_its_pairs_of_the_squared
     off = ppm.off_centre(logits, [[(0, 1), (0, 2)], [(3, 2)]])
     assert float(off.detach()) == pytest.approx(((0 + 9) / 2 + 16) / 2)
     both_high = torch.tensor([6.0, 6.5], requires_grad=True)  # the wrong way round, and the tanh of both is 1
-    [ranking] = torch.autograd.grad(ppm.grouped_pairwise_loss(torch.tanh(both_high), [[(0, 1)]]), both_high)
+    [ranking] = torch.autograd.grad(ppm.grouped_pairwise_loss(ppm.scores(both_high), [[(0, 1)]]), both_high)
     [centring] = torch.autograd.grad(0.02 * ppm.off_centre(both_high, [[(0, 1)]]), both_high)
     assert ranking.abs().max() < 1e-4 and centring.min() > 0.1
+
+
+def test_a_pairs_loss_is_its_ranking_and_by_the_coefficient_how_far_it_is_off_centre() -> None:
+    logits, targets = torch.tensor([1.0, 0.0, 5.0]), torch.tensor([1.0, -1.0, 1.0])
+    ranking = math.log(1 + math.exp(-math.tanh(1.0)))
+
+    def loss(kind: str, centre: float) -> float:
+        return float(train_ppm.loss_of(logits, [[(0, 1)]], targets, loss=kind, centre=centre))
+
+    assert loss("ppm", 0) == pytest.approx(ranking)
+    assert loss("ppm", 0.5) == pytest.approx(ranking + 0.5 * (1.0 + 0.0) ** 2)
+    assert loss("pqm", 0) == pytest.approx(((math.tanh(1.0) - 1) ** 2 + 1) / 2)
+
+
+def test_the_trainer_takes_the_coefficient_of_its_configuration(
+    small_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    real = train_ppm.loss_of
+    monkeypatch.setattr(train_ppm, "loss_of", lambda *given, **named: taken.append(named) or real(*given, **named))
+    config = TrainingConfig(
+        data="rows", base=str(small_policy), out=str(tmp_path), epochs=1, max_length=512, center_rewards_coefficient=0.3
+    )
+    train_ppm.train(config, [row()])
+    assert taken == [{"loss": "ppm", "centre": 0.3}]
 
 
 async def test_training_puts_the_chosen_step_above_the_rejected(trained: Path) -> None:
@@ -91,7 +116,7 @@ def test_a_checkpoint_without_the_tanh_head_is_refused(small_policy: Path) -> No
 def test_a_fresh_head_scores_everything_zero(small_policy: Path) -> None:
     model = ppm.from_policy(small_policy, pad_token_id=0)
     ids = torch.randint(5, 100, (1, 7)).to(model.device)
-    assert ppm.logits(model, [3, 6], input_ids=ids).tolist() == [0, 0]
+    assert ppm.logits(model, ppm.states(model, [3, 6], input_ids=ids)).tolist() == [0, 0]
 
 
 def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> None:

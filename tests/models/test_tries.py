@@ -58,8 +58,8 @@ def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Pat
     with torch.no_grad():
         inputs = trie.inputs()
         inputs["attention_mask"] = inputs["attention_mask"].double()
-        together = torch.tanh(ppm.logits(model, places, **inputs))
-        alone = [torch.tanh(ppm.logits(model, [-1], input_ids=torch.tensor([text]))[0]) for text in texts]
+        together = ppm.logits(model, ppm.states(model, places, **inputs))
+        alone = [ppm.logits(model, ppm.states(model, [-1], input_ids=torch.tensor([text]))) for text in texts]
     assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-5)
 
 
