@@ -188,6 +188,7 @@ def examination(recipe: Recipe, round: int | None = None) -> Examination:
         methods=tuple(spec.methods),
         beam_width=spec.beam_width,
         num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
+        heldout_pairs=spec.pair_problems > 0,
         max_in_flight=recipe.search.max_in_flight,
     )
 
@@ -200,6 +201,12 @@ def budget(recipe: Recipe) -> Budget:
 def pair_settings(recipe: Recipe) -> SearchSettings:
     spec = recipe.evaluation
     return settings(recipe, spec.pair_rollouts, spec.pair_candidates, Annotation.TERMINAL)
+
+
+def makes_heldout_pairs(recipe: Recipe, round: int) -> bool:
+    """Whether the round's policy is the first that is trained: all PPMs are measured on its mistakes."""
+    trained = [spec.train_policy for spec in recipe.rounds[:round]]
+    return recipe.evaluation.pair_problems > 0 and trained[-1] and not any(trained[:-1])
 
 
 def round_seed(recipe: Recipe, round: int) -> int:

@@ -61,7 +61,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
         )  # fmt: skip
 
     trained, sandbox = plans.trained_models(recipe, root, round), plans.sandbox(recipe)
-    if trained.ppm and recipe.evaluation.pair_problems:
+    if plans.makes_heldout_pairs(recipe, round):
         await make_heldout_pairs(
             root, round, num_problems=recipe.evaluation.pair_problems, settings=plans.pair_settings(recipe),
             models=trained, sandbox=sandbox, seed=recipe.run.seed, recipe=recipe.hash,

@@ -119,31 +119,26 @@ METRICS = {
 
 
 def ppm_pairs(ask: Ask) -> Section:
-    title = "PPM"
-    lead = (
-        "How often the round's PPM scores the better of two held-out steps higher, by the policy that wrote them; "
-        "chance is 50 %. The accuracy is of the first policy's pairs, as the paper's Table 4 holds the policy; a later "
-        "policy's are what its round's PPM meets."
-    )
+    title, lead = "PPM", "How often the round's PPM scores the better of two held-out steps higher; chance is 50 %."
     frame = ask("ppm_pairs")
     if frame.is_empty():
-        return Section("ppm", title, lead, missing="No PPM evaluation yet: a round's evaluation makes it.")
-    first, *later = frame["mistakes_of"].unique().sort().to_list()
-    known = {(row["round"], row["mistakes_of"]): row["accuracy"] for row in frame.to_dicts()}
-    rows = []
-    for row in frame.filter(mistakes_of=first).to_dicts():
-        cells = [str(row["round"]), str(row["num_pairs"]), percent(row["accuracy"]), f"{row['mean_margin']:+.3f}"]
-        rows.append((*cells, *(percent(known.get((row["round"], policy))) for policy in later)))
-    rounds = rounds_of(frame)
-    lines = [
-        Series(f"pairs of policy {first}", [known.get((n, first)) for n in rounds], 0),
-        Series("pairs of the round's policy", [known.get((n, n)) for n in rounds], 1),
-        Series("chance", [50.0] * len(rounds), 5, reference=True),
+        missing = "No held-out pairs ranked yet: rounds with a PPM do it where evaluation.pair_problems is above 0."
+        return Section("ppm", title, lead, missing=missing)
+    rows = [
+        (
+            str(r["round"]),
+            str(r["num_pairs"]),
+            percent(r["accuracy"]),
+            "–" if r["mean_margin"] is None else f"{r['mean_margin']:+.3f}",
+        )
+        for r in frame.to_dicts()
     ]
+    rounds = rounds_of(frame)
+    lines = [Series("pairs ranked rightly", frame["accuracy"].to_list(), 0)]
+    lines.append(Series("chance", [50.0] * len(rounds), 5, reference=True))
     chart = line_chart("PPM pair accuracy by round", round_names(rounds), lines)
-    header = ("Round", "Pairs", "Accuracy", "Mean margin", *(f"Pairs of policy {policy}" for policy in later))
     note = "The paper measures its PPMs by the system's accuracy instead (Table 4), so there is no figure beside these."
-    return Section("ppm", title, lead, header, tuple(rows), (chart,), note)
+    return Section("ppm", title, lead, ("Round", "Pairs", "Accuracy", "Mean margin"), tuple(rows), (chart,), note)
 
 
 CHOICES = {

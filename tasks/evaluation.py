@@ -18,7 +18,7 @@ from rstar.protocols import Problem
 from rstar.sampling import scored
 from rstar.search import SearchSettings
 from rstar.thinking import Thought, think
-from store import files, shards
+from store import shards
 from store.layout import Run
 from tasks.crowd import crowd
 from tasks.engines import Engines, Models, Sandbox, opened, opened_scorer
@@ -45,6 +45,7 @@ class Examination:
     methods: tuple[str, ...] = ()  # further ones beside the search: names of METHODS
     beam_width: int = 4  # of the method `beam`
     num_system: int | None = None  # problems that the whole system is asked; None: all
+    heldout_pairs: bool = False  # ranked by the PPM
     max_in_flight: int = 64
 
 
@@ -62,7 +63,8 @@ async def evaluate(
     with Phase(run, round, "evaluation", recipe=recipe) as phase:
         problems = list(read_problems(run, "test").problems.values())
         rows = await examine(problems, round, models=models, sandbox=sandbox, exam=exam)
-        rows += await examine_ppm(run, round, models=models)
+        if models.ppm and exam.heldout_pairs:
+            rows += await examine_ppm(run, models)
         common = {"run": run.name, "round": round, "recipe": recipe}
         shards.write_rows(run.evaluations(round), "evaluations", [common | row for row in rows])
         phase.num_tokens = sum(row["num_tokens"] for row in rows if row["metric"] in SAMPLED)
@@ -175,22 +177,19 @@ async def _answered(
     return row | {"num_trajectories": num_trajectories, "score": best.score if best else None}
 
 
-async def examine_ppm(run: Run, round: int, *, models: Models) -> list[Row]:
-    """Ask a round's PPM which step is the better one in the held-out pairs of the policies so far."""
-    made = [file for number in range(1, round + 1) if files.exists(file := heldout_pairs(run, number))]
-    if not made or models.ppm is None:
-        return []
+async def examine_ppm(run: Run, models: Models) -> list[Row]:
+    """Ask the PPM which step of each held-out pair is the better one."""
     levels = {problem.id: problem.level for problem in read_problems(run, "test").problems.values()}
-    rows: list[Row] = []
+    pairs = shards.read_rows(heldout_pairs(run), "pairs")
     start = time.monotonic()
     async with opened_scorer(models) as scorer:
         assert scorer is not None
-        for file in made:
-            pairs = shards.read_rows(file, "pairs")
-            for pair, margin in zip(pairs, await score_pairs(pairs, scorer), strict=True):
-                problem = Problem(pair["problem_id"], "", "", levels[pair["problem_id"]])
-                row = _row(problem, "ppm_pairs", models.ppm_print, None, margin > 0, 0, start=start)
-                rows.append(row | {"sample": len(rows), "score": margin, "mistakes_of": pair["round"]})
+        margins = await score_pairs(pairs, scorer)
+    rows = []
+    for number, (pair, margin) in enumerate(zip(pairs, margins, strict=True)):
+        problem = Problem(pair["problem_id"], "", "", levels[pair["problem_id"]])
+        row = _row(problem, "ppm_pairs", models.ppm_print, None, margin > 0, 0, start=start)
+        rows.append(row | {"sample": number, "score": margin})
     return rows
 
 

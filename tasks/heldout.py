@@ -1,8 +1,7 @@
-"""Held-out preference pairs: what every round's PPM is measured on.
+"""Held-out preference pairs: a fixed set on which every round's PPM is measured.
 
-Made from trees that each round's policy grows on the same held-out problems. With the first policy's pairs the policy
-is held, as in the paper's Table 4; a later one's are what later PPMs meet. On the built-in families the truth says
-which of two steps is right; on other problems Q-values must.
+Made once, from trees that the first trained policy grows on held-out problems: it is held, as in the paper's Table 4.
+On the built-in families the truth says which of two steps is right; on other problems Q-values must.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ TRUE_MARGIN = 2.0  # right is worth 1, wrong -1
 
 @task(
     persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
-    retry_condition_fn=infrastructure_failed, task_run_name="heldout-pairs-{round}",
+    retry_condition_fn=infrastructure_failed,
 )  # fmt: skip
 async def make_heldout_pairs(
     root: str, round: int, *, num_problems: int, settings: SearchSettings, models: Models, sandbox: Sandbox, seed: int,
@@ -44,7 +43,7 @@ async def make_heldout_pairs(
 ) -> dict[str, int]:  # fmt: skip
     """Write the pairs that the policy of `round` makes on `num_problems` held-out problems."""
     run = Run(root)
-    if (done := finished(run, round, "heldout", heldout_pairs(run, round))) is not None:
+    if (done := finished(run, round, "heldout", heldout_pairs(run))) is not None:
         return done
     with Phase(run, round, "heldout", recipe=recipe) as phase:
         asked = read_problems(run, "test")
@@ -61,14 +60,14 @@ async def make_heldout_pairs(
         async with opened(models.without_ppm(), sandbox) as engines:
             found = await crowd(one, problems, limit=max(1, len(problems)))
         rows = [row for of_problem in found for row in of_problem]
-        shards.write_rows(heldout_pairs(run, round), "pairs", rows)
+        shards.write_rows(heldout_pairs(run), "pairs", rows)
         phase.counts = {"problems": len(problems), "pairs": len(rows)}
     return phase.counts
 
 
-def heldout_pairs(run: Run, round: int) -> str:
+def heldout_pairs(run: Run) -> str:
     """Name the file, which lies apart from the pairs that are trained on."""
-    return run.path("heldout", f"round={round}.parquet")
+    return run.path("heldout", "pairs.parquet")
 
 
 def pair_rows(tree: Tree, truth: Truth | None) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ def true_pairs(node: Node, truth: Truth) -> Iterator[tuple[Node, Node, Node]]:
 
 
 async def score_pairs(rows: list[dict[str, Any]], scorer: StepScorer) -> list[float]:
-    """Return how much higher the PPM scores the better step of each pair of one policy."""
+    """Return how much higher the PPM scores the better step of each pair."""
 
     async def one(pairs: list[dict[str, Any]]) -> list[float]:
         steps = [pairs[0]["chosen"], *(pair["rejected"] for pair in pairs)]

@@ -18,6 +18,7 @@ from rstar.protocols import UserError
 from store import files, shards
 from store.layout import Run
 from tasks.phases import Phase, finished
+from tasks.problems import round_problems
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
 from tasks.trainers import run_trainer
@@ -30,16 +31,17 @@ from tasks.trainers import run_trainer
 async def train_policy(
     root: str, round: int, *, base: str, rounds: list[int], hyperparameters: Mapping[str, Any], seed: int, recipe: str
 ) -> dict[str, int]:
-    """Fine-tune the base model on the SFT sets of `rounds`."""
+    """Fine-tune the base model on the SFT sets of `rounds`.
+
+    Of a synthetic problem older choices count where this round chose one as well: its label may be suspect by now.
+    """
     run = Run(root)
     if (done := finished(run, round, "sft", manifest(run, round, "policy"))) is not None:
         return done
-    rows = {
-        (row["question"], row["response"]): row for number in rounds for row in shards.read_rows(run.sft(number), "sft")
-    }
+    rows = sft_rows(run, round, rounds)
     if not rows:
         raise UserError(f"round {round}: no correct trajectory to train on; search harder, or give easier problems")
-    job = Job("models.train_sft", run.models(round, "policy"), "sft", list(rows.values()))
+    job = Job("models.train_sft", run.models(round, "policy"), "sft", rows)
     return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
 
 
@@ -66,6 +68,14 @@ async def train_ppm(
     job = Job("models.train_ppm", run.models(round, "ppm"), "pairs", rows)
     base = run.models(round, "policy")
     return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
+
+
+def sft_rows(run: Run, round: int, rounds: list[int]) -> list[dict[str, Any]]:
+    """The chosen trajectories of `rounds`, of equal texts the last one."""
+    own = {row["problem_id"] for row in shards.read_rows(run.sft(round), "sft")}
+    unsure = round_problems(run, round).synthetic - own
+    rows = [row for number in rounds for row in shards.read_rows(run.sft(number), "sft")]
+    return list({(row["question"], row["response"]): row for row in rows if row["problem_id"] not in unsure}.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
--- How often does each round's PPM score the better step of a held-out pair higher, by whose mistakes they are? (beside Table 4)
+-- How often does each round's PPM score the better step of a held-out pair higher? (beside Table 4)
 SELECT
     round,
-    mistakes_of,
     count(*) AS num_pairs,
     100.0 * avg(correct::INT) AS accuracy,
     avg(score) AS mean_margin
 FROM evaluations
 WHERE metric = 'ppm_pairs'
-GROUP BY round, mistakes_of
-ORDER BY round, mistakes_of;
+GROUP BY round
+ORDER BY round;

@@ -81,8 +81,9 @@ def test_the_trainer_takes_the_coefficient_of_its_configuration(
     real = train_ppm.loss_of
     monkeypatch.setattr(train_ppm, "loss_of", lambda *given, **named: taken.append(named) or real(*given, **named))
     config = TrainingConfig(
-        data="rows", base=str(small_policy), out=str(tmp_path), epochs=1, max_length=512, center_rewards_coefficient=0.3
-    )
+        data="rows", base=str(small_policy), out=str(tmp_path / "ppm"), epochs=1, max_length=512,
+        center_rewards_coefficient=0.3,
+    )  # fmt: skip
     train_ppm.train(config, [row()])
     assert taken == [{"loss": "ppm", "centre": 0.3}]
 

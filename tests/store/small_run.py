@@ -209,9 +209,7 @@ def build(root: Path | str) -> Run:
     write_rows(run.sft(1), "sft", [{**row, "wrong_step": bool(row["wrong_step"])} for row in sft])
     write_rows(run.evaluations(0), "evaluations", evaluation(0, "pass@1", [1, 0, 0, 0], num_tokens=10))
     for round, policy, pairs in ((1, [1, 1, 0, 0], [1, 1, 1, 0, 0]), (2, [1, 1, 1, 0], [1, 1, 1, 1, 0])):
-        rows = evaluation(round, "ppm_pairs", pairs, num_tokens=0)
-        rows = [{**row, "mistakes_of": 1 if round == 1 or place < 3 else 2} for place, row in enumerate(rows)]
-        rows += evaluation(round, "pass@1", policy, num_tokens=10)
+        rows = evaluation(round, "pass@1", policy, num_tokens=10) + evaluation(round, "ppm_pairs", pairs, num_tokens=0)
         write_rows(run.evaluations(round), "evaluations", rows)
     rows = evaluation(2, "system", [1, 1, 1, 1], num_tokens=85, num_trajectories=8)
     rows += evaluation(2, "majority", [1, 1, 1, 0], num_tokens=80, num_trajectories=8)
