@@ -16,9 +16,11 @@ from rstar.protocols import PolicyError, UserError
 from store import shards
 from store.layout import Run
 from tasks.phases import Phase, finished
+from tasks.problems import synthetic_name
 from tasks.progress import Progress, Stage, listening
 from tasks.retries import infrastructure_failed
 from tasks.trainers import TrainingError, run_trainer
+from tasks.training import sft_rows
 
 
 def config(tmp_path: Path, **values: object) -> str:
@@ -109,3 +111,25 @@ async def test_progress_reaches_its_listeners_and_no_others() -> None:
         await stage.advance(note="1 solved")
     await stage.advance()
     assert heard == [Progress("search", 2, 0, 3), Progress("search", 2, 1, 3, "1 solved")]
+
+
+def test_older_choices_count_once_and_not_of_a_synthetic_problem_that_is_in_doubt(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    base = {"run": "r", "recipe": "h", "choice": "verified", "rank": 0, "node": "0:1", "correct": True, "mean_q": 1.0}
+    base |= {"min_q": 1.0, "num_steps": 1, "num_tokens": 3, "wrong_step": None}
+
+    def problem(id: str, synthetic: bool) -> dict[str, object]:
+        return {"id": id, "question": id, "answer": "1", "level": "gsm", "source": "test", "synthetic": synthetic}
+
+    def chosen(round: int, *made: tuple[str, str]) -> None:
+        rows = [base | {"round": round, "problem_id": id, "question": id, "response": text} for id, text in made]
+        shards.write_rows(run.sft(round), "sft", rows)
+
+    shards.write_rows(run.problems("train"), "problems", [problem("old", False)])
+    shards.write_rows(run.problems(synthetic_name(2)), "problems", [problem("sure", True), problem("doubted", True)])
+    chosen(1, ("old", "a"))
+    chosen(2, ("old", "a"), ("old", "b"), ("sure", "c"), ("doubted", "d"))
+    chosen(3, ("sure", "e"))
+    got = [(row["round"], row["problem_id"], row["response"]) for row in sft_rows(run, 3, [1, 2, 3])]
+    assert got == [(2, "old", "a"), (2, "old", "b"), (2, "sure", "c"), (3, "sure", "e")]
+    assert [row["response"] for row in sft_rows(run, 3, [3])] == ["e"]
