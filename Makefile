@@ -22,7 +22,7 @@ check: $(STAMP)
 
 bench: bench-sandbox bench-search bench-determinism bench-demo
 
-bench-demo: $(STAMP)  # the demo's claims over three seeds: about 45 minutes
+bench-demo: $(STAMP)  # the demo's claims over three seeds: about an hour
 	$(BIN)/python -m bench.demo_seeds $(ARGS)
 
 bench-determinism: $(STAMP)  # the same command twice, and 1 shard against 7

@@ -233,8 +233,6 @@ def thinking_pair(root: str) -> tuple[Recipe, Models]:
     recipe, models = last_pair(root)
     if models.ppm is None:
         raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
-    if models.engine.kind == "transformers":  # one question does not fill several
-        models = replace(models, engine=replace(models.engine, replicas=1))
     return recipe, models
 
 

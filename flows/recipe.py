@@ -84,7 +84,7 @@ class EngineSection(Section):
     bootstrap_urls: list[str] = []
     policy_urls: list[str] = []
     ppm_urls: list[str] = []
-    replicas: Count = 1  # of the servers that are started; kind = "transformers": processes that share the cores
+    replicas: Count = 1  # of the servers that are started: data parallel
     tensor_parallel: Count = 1  # GPUs of each
     policy_gpu_memory: Share = 0.55  # of each GPU
     ppm_gpu_memory: Share = 0.35

@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
 def precision(matrices: torch.Tensor) -> torch.dtype:
     """What the iteration computes in: CPUs without bfloat16 emulate it, at a thirtieth of the speed of float32."""
-    native = matrices.is_cuda or torch.cpu._is_avx512_bf16_supported()
+    native = matrices.is_cuda or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return torch.bfloat16 if native else torch.float32
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -167,8 +166,8 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
     if models.engine.kind == "transformers":
         from models.engine import TransformersPolicy
 
-        make = partial(TransformersPolicy, checkpoint, max_batch=models.max_batch, device=models.device, **sampling)
-        async with in_process(make, models) as policy:
+        local = TransformersPolicy(checkpoint, max_batch=models.max_batch, device=models.device, **sampling)
+        async with local as policy:
             yield policy
         return
     from models.completions import CompletionsPolicy
@@ -178,15 +177,6 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
         CompletionsPolicy(checkpoint, urls, **sampling, **models.engine.client) as remote,
     ):
         yield remote
-
-
-def in_process(make: Callable[[], Any], models: Models) -> AbstractAsyncContextManager[Any]:
-    """An engine of transformers in this process, or as many replicas as are asked for in theirs."""
-    from models.processes import EngineProcesses
-
-    if models.engine.replicas == 1:
-        return make()
-    return EngineProcesses(make, models.engine.replicas, max_batch=models.max_batch, fork=models.device == "cpu")
 
 
 @asynccontextmanager
@@ -222,8 +212,9 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
     if engine.kind == "transformers" or (engine.kind == "openai" and not engine.ppm_urls):
         from models.scorer import TransformersScorer
 
-        sizes = {"max_batch": models.max_batch, "max_context": models.max_context}
-        async with in_process(partial(TransformersScorer, checkpoint, device=models.device, **sizes), models) as scorer:
+        async with TransformersScorer(
+            checkpoint, max_batch=models.max_batch, max_context=models.max_context, device=models.device
+        ) as scorer:
             yield scorer
         return
     from models.pooling import PoolingScorer

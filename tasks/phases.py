@@ -12,7 +12,6 @@ import time
 from types import TracebackType
 from typing import Self
 
-from models.processes import EngineProcesses
 from store import files, shards
 from store.layout import Run
 
@@ -56,8 +55,6 @@ class Phase:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident memory so far, of this process with its engines', or the largest child that ended."""
-    own, children = (
-        resource.getrusage(kind).ru_maxrss * 1024 for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return max(own + EngineProcesses.peak_bytes, children)
+    """Return the largest resident memory so far, of this process or the largest child that ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -16,11 +17,11 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from models.processes import process_context
 from models.serving import stop_idle
 from rstar.protocols import InfrastructureError, UserError
 from tasks.progress import Stage
 
+PRELOADED = ["__main__", "models.train_sft", "models.train_ppm"]
 USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
 
 
@@ -32,7 +33,8 @@ async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork:
     """Run a trainer to its end; return the number of optimiser steps."""
     last: dict[str, Any] = {}
     await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
-    context = process_context(fork=fork)
+    context = multiprocessing.get_context("forkserver") if fork else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(PRELOADED)
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=be_trainer, args=(module, config, log, writer))
     starting = asyncio.create_task(asyncio.to_thread(process.start))  # the first fork waits for the imports

@@ -33,7 +33,7 @@ async def train_policy(
 ) -> dict[str, int]:
     """Fine-tune the base model on the SFT sets of `rounds`.
 
-    Of a synthetic problem older choices count where this round chose one as well: its label may be suspect by now.
+    Of a synthetic problem older choices count where this round chose one as well: if not, its label may be suspect.
     """
     run = Run(root)
     if (done := finished(run, round, "sft", manifest(run, round, "policy"))) is not None:
