@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -133,6 +134,7 @@ def save_checkpoint(
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.config.use_cache = True  # the trainer switches it off
+    figures |= {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     manifest = {"fingerprint": fingerprint(part), "training": asdict(config), "figures": figures}

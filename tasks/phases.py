@@ -32,6 +32,7 @@ class Phase:
         self.run, self.round, self.phase, self.recipe = run, round, phase, recipe
         self.counts: dict[str, int] = {}
         self.num_tokens = 0
+        self.child_memory_bytes = 0  # the peak of a process that is not a child of this one
         self.seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -47,7 +48,7 @@ class Phase:
             "phase": self.phase,
             "seconds": self.seconds or time.monotonic() - self._start,
             "num_tokens": self.num_tokens,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": max(peak_memory_bytes(), self.child_memory_bytes),
             "counts": json.dumps(self.counts, sort_keys=True),
             "recipe": self.recipe,
         }

@@ -102,7 +102,9 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
         stage, fork = Stage(job.phase, round, 0), config["device"] == "cpu"
         steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", stage, fork=fork)
         shutil.rmtree(f"{job.out}.trainer", ignore_errors=True)  # where the trainer would keep its states
-        measured.num_tokens = trained_tokens(job.out)
+        figures = json.loads(files.read_bytes(f"{job.out}/manifest.json")).get("figures", {})
+        measured.num_tokens = int(figures.get("num_tokens", 0))
+        measured.child_memory_bytes = int(figures.get("peak_memory_bytes", 0))
         measured.counts = {"examples": len(job.rows), "steps": steps}
     return measured.counts
 
@@ -110,8 +112,3 @@ async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recip
 def manifest(run: Run, round: int, kind: str) -> str:
     """Name the file that a checkpoint is whole with."""
     return f"{run.models(round, kind)}/manifest.json"
-
-
-def trained_tokens(checkpoint: str) -> int:
-    figures = json.loads(files.read_bytes(f"{checkpoint}/manifest.json")).get("figures", {})
-    return int(figures.get("num_tokens", 0))

@@ -46,9 +46,12 @@ def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished:
     assert all(counts.values()), counts
     phases = catalog.query(finished, "SELECT DISTINCT phase FROM rounds WHERE round = 2")["phase"].to_list()
     assert sorted(phases) == ["evaluation", "extraction", "pairs", "ppm", "search", "sft", "synthesis"]
+    spent = "SELECT peak_memory_bytes AS peak FROM rounds WHERE round = {} AND phase = '{}'"
     for round in (1, 2):
-        for kind in ("policy", "ppm"):
-            assert json.loads((finished / f"models/round={round}/{kind}/manifest.json").read_text())["fingerprint"]
+        for kind, phase in (("policy", "sft"), ("ppm", "ppm")):
+            manifest = json.loads((finished / f"models/round={round}/{kind}/manifest.json").read_text())
+            peak = catalog.query(finished, spent.format(round, phase))["peak"][0]
+            assert manifest["fingerprint"] and peak >= manifest["figures"]["peak_memory_bytes"] > 2**26
     assert "Coverage" in (finished / "report.md").read_text()
 
 
