@@ -210,7 +210,7 @@ class EvaluationSection(Section):
     beam_width: Count = 4  # trajectories that the beam keeps
     system_problems: CountOrNone | None = None  # asked of the whole system in all rounds but the last; None: all
     base: bool = True  # row 0 of the tables
-    pair_problems: CountOrNone = 60  # on which the first policy's mistakes are what PPMs are measured on
+    pair_problems: CountOrNone = 60  # held-out problems; PPMs are measured on the first policy's mistakes there
     pair_rollouts: Count = 4
     pair_candidates: Count = 6
 

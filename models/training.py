@@ -134,10 +134,14 @@ def save_checkpoint(
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.config.use_cache = True  # the trainer switches it off
-    figures |= {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
-    manifest = {"fingerprint": fingerprint(part), "training": asdict(config), "figures": figures}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    manifest = {
+        "fingerprint": fingerprint(part),
+        "training": asdict(config),
+        "figures": figures | {"peak_memory_bytes": peak},
+    }
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)

@@ -38,7 +38,7 @@ async def train_policy(
     run = Run(root)
     if (done := finished(run, round, "sft", manifest(run, round, "policy"))) is not None:
         return done
-    rows = sft_rows(run, round, rounds)
+    rows = training_set(run, round, rounds)
     if not rows:
         raise UserError(f"round {round}: no correct trajectory to train on; search harder, or give easier problems")
     job = Job("models.train_sft", run.models(round, "policy"), "sft", rows)
@@ -70,11 +70,10 @@ async def train_ppm(
     return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
 
 
-def sft_rows(run: Run, round: int, rounds: list[int]) -> list[dict[str, Any]]:
-    """The chosen trajectories of `rounds`, of equal texts the last one."""
-    own = {row["problem_id"] for row in shards.read_rows(run.sft(round), "sft")}
-    unsure = round_problems(run, round).synthetic - own
+def training_set(run: Run, round: int, rounds: list[int]) -> list[dict[str, Any]]:
+    """The chosen trajectories of `rounds`, the last of which is `round`; of equal texts the last one."""
     rows = [row for number in rounds for row in shards.read_rows(run.sft(number), "sft")]
+    unsure = round_problems(run, round).synthetic - {row["problem_id"] for row in rows if row["round"] == round}
     return list({(row["question"], row["response"]): row for row in rows if row["problem_id"] not in unsure}.values())
 
 

@@ -48,3 +48,11 @@ def test_what_muon_leaves_has_a_rate_of_its_own(embeddings: float | None, rate: 
     layers, rest = optimizer(model, config).param_groups
     assert (layers["lr"], [p.shape for p in layers["params"]]) == (1.0, [(4, 4)])
     assert (rest["lr"], {p.shape for p in rest["params"]}) == (rate, {(4,), (5, 4)})
+
+
+def test_the_iteration_is_in_bfloat16_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for known, precision in ((lambda: True, torch.bfloat16), (lambda: False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", known)
+        assert muon.precision(torch.zeros(1)) is precision
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # a name that torch does not promise
+    assert muon.precision(torch.zeros(1)) is torch.float32

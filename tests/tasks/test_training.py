@@ -20,7 +20,7 @@ from tasks.problems import synthetic_name
 from tasks.progress import Progress, Stage, listening
 from tasks.retries import infrastructure_failed
 from tasks.trainers import TrainingError, run_trainer
-from tasks.training import sft_rows
+from tasks.training import training_set
 
 
 def config(tmp_path: Path, **values: object) -> str:
@@ -130,6 +130,6 @@ def test_older_choices_count_once_and_not_of_a_synthetic_problem_that_is_in_doub
     chosen(1, ("old", "a"))
     chosen(2, ("old", "a"), ("old", "b"), ("sure", "c"), ("doubted", "d"))
     chosen(3, ("sure", "e"))
-    got = [(row["round"], row["problem_id"], row["response"]) for row in sft_rows(run, 3, [1, 2, 3])]
+    got = [(row["round"], row["problem_id"], row["response"]) for row in training_set(run, 3, [1, 2, 3])]
     assert got == [(2, "old", "a"), (2, "old", "b"), (2, "sure", "c"), (3, "sure", "e")]
-    assert [row["response"] for row in sft_rows(run, 3, [3])] == ["e"]
+    assert [row["response"] for row in training_set(run, 3, [3])] == ["e"]
