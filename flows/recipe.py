@@ -136,7 +136,7 @@ class RoundSection(Section):
 class TrainingSection(Section):
     """What SFT and PPM training have in common."""
 
-    of_rows: ClassVar[frozenset[str]] = frozenset({"accumulate"})  # which rows a training is given, not how it learns
+    apart: ClassVar[frozenset[str]] = frozenset({"accumulate"})  # what a training process is not told
 
     epochs: Positive
     max_tokens: Count | None = None  # fewer epochs where they hold more tokens than this
@@ -158,19 +158,20 @@ class TrainingSection(Section):
         return self
 
     def hyperparameters(self) -> dict[str, Any]:
-        """What the training process is told: all but what says which rows it is given."""
-        return self.model_dump(exclude=set(self.of_rows))
+        """What a training process is told: how it learns, not which rows it is given or how many such there are."""
+        return self.model_dump(exclude=set(self.apart))
 
 
 class SftSection(TrainingSection):
     """Policy training (Section 3.4, Appendix A)."""
 
-    of_rows = TrainingSection.of_rows | {"num_per_problem", "min_correct_synthetic"}
+    apart = TrainingSection.apart | {"num_per_problem", "min_correct_synthetic", "soup"}
 
     epochs: Positive = 2.0
     batch_tokens: Count = 128 * 4096  # in rows of max_length
     packing: bool = True  # as many trajectories a row as fit; False: one
     neftune_noise_alpha: Positive | None = None  # noise on the embeddings (NEFTune); L is the row's length
+    soup: Count = 1  # trainings whose weights are averaged (arXiv 2203.05482)
     num_per_problem: Count = 2
     min_correct_synthetic: Share = 0.5
 
@@ -178,7 +179,7 @@ class SftSection(TrainingSection):
 class PpmSection(TrainingSection):
     """Process preference model training (Section 3.3)."""
 
-    of_rows = TrainingSection.of_rows | {"num_per_side", "min_margin", "min_edit_distance"}
+    apart = TrainingSection.apart | {"num_per_side", "min_margin", "min_edit_distance"}
 
     epochs: Positive = 1.0
     group_batch: Count = 512  # pairs; all of a problem's go together, also where they are more

@@ -49,7 +49,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
     if plans.section(recipe, round).train_policy:
         await train_policy(
             root, round, base=plans.base_model(recipe),
-            rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate),
+            rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate), soup=recipe.sft.soup,
             hyperparameters=recipe.sft.hyperparameters() | place, seed=seed, recipe=recipe.hash,
         )  # fmt: skip
     if plans.section(recipe, round).train_ppm:

@@ -9,7 +9,8 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -129,23 +130,26 @@ class Progress(TrainerCallback):
 def save_checkpoint(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig, figures: dict[str, Any]
 ) -> None:
-    """Write a Hugging Face checkpoint and its manifest under another name, then rename: all there or not there."""
-    out = Path(config.out)
+    """Write a Hugging Face checkpoint and its manifest."""
+    model.config.use_cache = True  # the trainer switches it off
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with new_checkpoint(Path(config.out), training=asdict(config), figures=figures | {"peak_memory_bytes": peak}) as to:
+        model.save_pretrained(to)
+        tokenizer.save_pretrained(to)
+    shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)  # the trainer's own folder, empty
+
+
+@contextmanager
+def new_checkpoint(out: Path, **manifest: Any) -> Iterator[Path]:
+    """Have a checkpoint written under another name, add its manifest, then rename: all there or not there."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    model.config.use_cache = True  # the trainer switches it off
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    manifest = {
-        "fingerprint": fingerprint(part),
-        "training": asdict(config),
-        "figures": figures | {"peak_memory_bytes": peak},
-    }
+    part.mkdir(parents=True)
+    yield part
+    manifest["fingerprint"] = fingerprint(part)
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
-    shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)  # the trainer's own folder, empty
 
 
 def fingerprint(checkpoint: Path) -> str:

@@ -5,10 +5,13 @@ Section 3.4.2: every round's policy starts from the base model, every round's PP
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -17,11 +20,14 @@ from rstar.pairs import is_clear
 from rstar.protocols import UserError
 from store import files, shards
 from store.layout import Run
+from tasks.crowd import crowd
 from tasks.phases import Phase, finished
 from tasks.problems import round_problems
 from tasks.progress import Stage
 from tasks.retries import KEPT, infrastructure_failed
 from tasks.trainers import run_trainer
+
+SEEDS_APART = 100_000  # of the trainings of one policy
 
 
 @task(
@@ -29,9 +35,10 @@ from tasks.trainers import run_trainer
     retry_condition_fn=infrastructure_failed, task_run_name="sft-{round}",
 )  # fmt: skip
 async def train_policy(
-    root: str, round: int, *, base: str, rounds: list[int], hyperparameters: Mapping[str, Any], seed: int, recipe: str
-) -> dict[str, int]:
-    """Fine-tune the base model on the SFT sets of `rounds`.
+    root: str, round: int, *, base: str, rounds: list[int], soup: int, hyperparameters: Mapping[str, Any], seed: int,
+    recipe: str,
+) -> dict[str, int]:  # fmt: skip
+    """Fine-tune the base model on the SFT sets of `rounds`; the policy is the mean of `soup` such trainings.
 
     Of a synthetic problem older choices count where this round chose one as well: if not, its label may be suspect.
     """
@@ -42,7 +49,7 @@ async def train_policy(
     if not rows:
         raise UserError(f"round {round}: no correct trajectory to train on; search harder, or give easier problems")
     job = Job("models.train_sft", run.models(round, "policy"), "sft", rows)
-    return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
+    return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe, soup=soup)
 
 
 @task(
@@ -91,20 +98,44 @@ class Job:
         return self.module.removeprefix("models.train_")
 
 
-async def train(run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str) -> dict[str, int]:
-    """Run a training process; what it was given and what it said stays beside its checkpoint."""
+async def train(
+    run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str, soup: int = 1
+) -> dict[str, int]:
+    """Run a training process, or several whose weights are averaged: on the CPU all at once, each on its share of it.
+
+    What a process was given and what it said stays beside the checkpoint.
+    """
     data = f"{job.out}.data.parquet"
+    outs = [job.out] if soup == 1 else [f"{job.out}.{number}" for number in range(1, soup + 1)]
     with Phase(run, round, job.phase, recipe=recipe) as measured:
         shards.write_rows(data, job.table, job.rows)
-        config |= {"data": data, "out": job.out, "extra": {"run": run.name, "round": round, "recipe": recipe}}
-        files.write_bytes(f"{job.out}.config.json", json.dumps(config, indent=1).encode())
-        stage, fork = Stage(job.phase, round, 0), config["device"] == "cpu"
-        steps = await run_trainer(job.module, f"{job.out}.config.json", f"{job.out}.log", stage, fork=fork)
-        shutil.rmtree(f"{job.out}.trainer", ignore_errors=True)  # where the trainer would keep its states
-        figures = json.loads(files.read_bytes(f"{job.out}/manifest.json")).get("figures", {})
-        measured.num_tokens = int(figures.get("num_tokens", 0))
-        measured.child_memory_bytes = int(figures.get("peak_memory_bytes", 0))
-        measured.counts = {"examples": len(job.rows), "steps": steps}
+        config |= {"data": data, "extra": {"run": run.name, "round": round, "recipe": recipe}}
+        stage, on_cpu = Stage(job.phase, round, 0), config["device"] == "cpu"
+        if on_cpu:
+            config["threads"] = config["threads"] or max(1, len(os.sched_getaffinity(0)) // soup)
+
+        async def one(number: int) -> int:
+            out = outs[number]
+            own = {"out": out, "seed": config["seed"] + SEEDS_APART * number}
+            files.write_bytes(f"{out}.config.json", json.dumps(config | own, indent=1).encode())
+            return await run_trainer(job.module, f"{out}.config.json", f"{out}.log", stage, fork=on_cpu)
+
+        try:
+            steps = await crowd(one, range(soup), limit=soup if on_cpu else 1)
+        finally:
+            for out in outs:
+                shutil.rmtree(f"{out}.trainer", ignore_errors=True)  # where the trainer would keep its states
+        figures = [json.loads(files.read_bytes(f"{out}/manifest.json")).get("figures", {}) for out in outs]
+        if soup > 1:
+            from models.soup import average  # loads torch
+
+            await asyncio.to_thread(average, list(map(Path, outs)), Path(job.out))
+            for out in outs:
+                shutil.rmtree(out)
+        measured.num_tokens = sum(int(each.get("num_tokens", 0)) for each in figures)
+        peaks = [int(each.get("peak_memory_bytes", 0)) for each in figures]
+        measured.child_memory_bytes = sum(peaks) if on_cpu else max(peaks)
+        measured.counts = {"examples": len(job.rows), "steps": steps[0]}
     return measured.counts
 
 
