@@ -1,6 +1,6 @@
 """The mean of the weights of several trainings that started from the same ones: a model soup (arXiv 2203.05482).
 
-Trainings that differ only in the order of their data end up sure of different things, wrongly sure ones among them;
+Trainings that differ only in their seeds end up sure of different things, wrongly sure ones among them;
 their mean is sure of what they share.
 """
 
