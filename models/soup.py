@@ -20,13 +20,15 @@ from models.training import new_checkpoint
 def average(checkpoints: Sequence[Path], out: Path) -> None:
     """Write the mean of the checkpoints' weights as the checkpoint `out`; its manifest holds theirs.
 
-    Files are read one at a time; their names and tensors must be the same, as those of one architecture are.
+    A file of weights is read at a time, of all of them. Raises ValueError where one has other tensors than the rest.
     """
     manifests = [json.loads((checkpoint / "manifest.json").read_text()) for checkpoint in checkpoints]
     with new_checkpoint(out, soup=manifests) as folder:
         shutil.copytree(checkpoints[0], folder, dirs_exist_ok=True)
         for file in folder.glob("*.safetensors"):
             weights = [load_file(checkpoint / file.name) for checkpoint in checkpoints]
+            if any(each.keys() != weights[0].keys() for each in weights):
+                raise ValueError(f"{file.name}: not the same tensors in {', '.join(map(str, checkpoints))}")
             mean = {
                 name: torch.stack([each[name].float() for each in weights]).mean(0).to(tensor.dtype)
                 for name, tensor in weights[0].items()

@@ -132,10 +132,10 @@ def save_checkpoint(
 ) -> None:
     """Write a Hugging Face checkpoint and its manifest."""
     model.config.use_cache = True  # the trainer switches it off
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with new_checkpoint(Path(config.out), training=asdict(config), figures=figures | {"peak_memory_bytes": peak}) as to:
-        model.save_pretrained(to)
-        tokenizer.save_pretrained(to)
+    with new_checkpoint(Path(config.out), training=asdict(config), figures=figures) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        figures["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # saving included
     shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)  # the trainer's own folder, empty
 
 

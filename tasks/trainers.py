@@ -12,24 +12,26 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
 from models.serving import stop_idle
 from rstar.protocols import InfrastructureError, UserError
-from tasks.progress import Stage
 
 PRELOADED = ["__main__", "models.train_sft", "models.train_ppm"]
 USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
+
+
+Tell = Callable[[int, int, str], Awaitable[None]]  # how many optimiser steps are done, of how many, and the loss
 
 
 class TrainingError(InfrastructureError):
     """The training process died."""
 
 
-async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork: bool = False) -> int:
+async def run_trainer(module: str, config: str, log: str, tell: Tell, *, fork: bool = False) -> int:
     """Run a trainer to its end; return the number of optimiser steps."""
     last: dict[str, Any] = {}
     await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
@@ -45,8 +47,8 @@ async def run_trainer(module: str, config: str, log: str, stage: Stage, *, fork:
             async for line in lines:
                 last = _said(line) or last
                 if "step" in last:
-                    stage.total = int(last["of"])
-                    await stage.reach(int(last["step"]), note=f"loss {last['loss']:.3f}" if last.get("loss") else "")
+                    note = f"loss {last['loss']:.3f}" if last.get("loss") else ""
+                    await tell(int(last["step"]), int(last["of"]), note)
         await asyncio.to_thread(process.join)
     finally:
         await asyncio.wait([starting])  # a task that is cancelled now would leave it to run

@@ -101,42 +101,51 @@ class Job:
 async def train(
     run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str, soup: int = 1
 ) -> dict[str, int]:
-    """Run a training process, or several whose weights are averaged: on the CPU all at once, each on its share of it.
+    """Run a training process, or several whose weights are averaged: on `device = "cpu"` at once, a core or more each.
 
     What a process was given and what it said stays beside the checkpoint.
     """
     data = f"{job.out}.data.parquet"
     outs = [job.out] if soup == 1 else [f"{job.out}.{number}" for number in range(1, soup + 1)]
+    on_cpu, cores = config["device"] == "cpu", len(os.sched_getaffinity(0))
+    at_once = min(soup, cores) if on_cpu else 1
     with Phase(run, round, job.phase, recipe=recipe) as measured:
         shards.write_rows(data, job.table, job.rows)
         config |= {"data": data, "extra": {"run": run.name, "round": round, "recipe": recipe}}
-        stage, on_cpu = Stage(job.phase, round, 0), config["device"] == "cpu"
         if on_cpu:
-            config["threads"] = config["threads"] or max(1, len(os.sched_getaffinity(0)) // soup)
+            config["threads"] = config["threads"] or cores // at_once
+        stage, steps = Stage(job.phase, round, 0), [0] * soup
 
-        async def one(number: int) -> int:
+        async def one(number: int) -> None:
+            async def tell(step: int, of: int, note: str) -> None:
+                steps[number], stage.total = step, of * soup
+                await stage.reach(sum(steps), note)
+
             out = outs[number]
             own = {"out": out, "seed": config["seed"] + SEEDS_APART * number}
             files.write_bytes(f"{out}.config.json", json.dumps(config | own, indent=1).encode())
-            return await run_trainer(job.module, f"{out}.config.json", f"{out}.log", stage, fork=on_cpu)
+            await run_trainer(job.module, f"{out}.config.json", f"{out}.log", tell, fork=on_cpu)
 
         try:
-            steps = await crowd(one, range(soup), limit=soup if on_cpu else 1)
+            await crowd(one, range(soup), limit=at_once)
         finally:
             for out in outs:
                 shutil.rmtree(f"{out}.trainer", ignore_errors=True)  # where the trainer would keep its states
         figures = [json.loads(files.read_bytes(f"{out}/manifest.json")).get("figures", {}) for out in outs]
         if soup > 1:
-            from models.soup import average  # loads torch
-
-            await asyncio.to_thread(average, list(map(Path, outs)), Path(job.out))
-            for out in outs:
-                shutil.rmtree(out)
+            await asyncio.to_thread(_average, outs, job.out)
         measured.num_tokens = sum(int(each.get("num_tokens", 0)) for each in figures)
-        peaks = [int(each.get("peak_memory_bytes", 0)) for each in figures]
-        measured.child_memory_bytes = sum(peaks) if on_cpu else max(peaks)
-        measured.counts = {"examples": len(job.rows), "steps": steps[0]}
+        measured.child_memory_bytes = sum(sorted(int(each.get("peak_memory_bytes", 0)) for each in figures)[-at_once:])
+        measured.counts = {"examples": len(job.rows), "steps": sum(steps)}
     return measured.counts
+
+
+def _average(checkpoints: list[str], out: str) -> None:
+    from models.soup import average  # loads torch
+
+    average(list(map(Path, checkpoints)), Path(out))
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint)
 
 
 def manifest(run: Run, round: int, kind: str) -> str:

@@ -54,7 +54,9 @@ def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished:
             assert len({each["training"]["seed"] for each in trained}) == (2 if kind == "policy" else 1)
             peak = catalog.query(finished, spent.format(round, phase))["peak"][0]
             assert peak >= sum(each["figures"]["peak_memory_bytes"] for each in trained) > 2**26
-            assert manifest["fingerprint"] not in [each["fingerprint"] for each in manifest.get("soup", [])]
+            assert manifest["fingerprint"] and manifest["fingerprint"] not in [
+                each["fingerprint"] for each in manifest.get("soup", [])
+            ]
         assert not [*finished.glob(f"models/round={round}/*/*.safetensors")][2:]  # the averaged ones are gone
     assert "Coverage" in (finished / "report.md").read_text()
 

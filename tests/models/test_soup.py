@@ -35,12 +35,15 @@ def test_each_weight_is_the_mean_and_keeps_its_precision(tmp_path: Path) -> None
     assert [each["fingerprint"] for each in manifest["soup"]] == [fingerprint(one), fingerprint(two)]
 
 
-def test_where_members_differ_in_kind_nothing_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_where_members_differ_in_kind_nothing_takes_the_place_of_what_is_there(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
     one = checkpoint(tmp_path / "1", a=torch.ones(2), b=torch.ones(1))
     two = checkpoint(tmp_path / "2", a=torch.ones(2))
     old = checkpoint(tmp_path / "mean", a=torch.zeros(2))
-    with pytest.raises(KeyError):
-        average([one, two], old)
+    with pytest.raises(ValueError, match="not the same tensors"):
+        average([(one, two)[at] for at in order], old)
     assert load_file(old / "model.safetensors")["a"].tolist() == [0.0, 0.0]
 
 

@@ -10,8 +10,12 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
+import torch
 from prefect.states import Failed
+from safetensors.torch import load_file, save_file
 
+import tasks.training
+from models.training import new_checkpoint
 from rstar.protocols import PolicyError, UserError
 from store import shards
 from store.layout import Run
@@ -19,8 +23,8 @@ from tasks.phases import Phase, finished
 from tasks.problems import synthetic_name
 from tasks.progress import Progress, Stage, listening
 from tasks.retries import infrastructure_failed
-from tasks.trainers import TrainingError, run_trainer
-from tasks.training import training_set
+from tasks.trainers import Tell, TrainingError, run_trainer
+from tasks.training import Job, train, training_set
 
 
 def config(tmp_path: Path, **values: object) -> str:
@@ -29,13 +33,16 @@ def config(tmp_path: Path, **values: object) -> str:
     return str(file)
 
 
+async def silent(step: int, of: int, note: str) -> None: ...
+
+
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path, fork: bool) -> None:
     data, log = str(tmp_path / "pairs.parquet"), str(tmp_path / "log")
     shards.write_rows(data, "pairs", [])
     wrong = config(tmp_path, data=data, loss="mse")
     with pytest.raises(UserError) as caught:
-        asyncio.run(run_trainer("models.train_ppm", wrong, log, Stage("ppm", 1, 0), fork=fork))
+        asyncio.run(run_trainer("models.train_ppm", wrong, log, silent, fork=fork))
     assert "\n" not in str(caught.value)
 
 
@@ -43,7 +50,7 @@ def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path, f
 def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_path: Path, fork: bool) -> None:
     log = str(tmp_path / "log")
     with pytest.raises(TrainingError, match="log"):
-        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), log, Stage("sft", 1, 0), fork=fork))
+        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), log, silent, fork=fork))
     assert "no_such_trainer" in Path(log).read_text()
 
 
@@ -54,7 +61,7 @@ def test_a_trainer_has_its_paths_where_its_caller_stands(
     (tmp_path / "here.json").write_text(json.dumps({"no_such_key": 1}))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"here\.json: unknown training key 'no_such_key'"):
-        asyncio.run(run_trainer("models.train_ppm", "here.json", "log", Stage("ppm", 1, 0), fork=fork))
+        asyncio.run(run_trainer("models.train_ppm", "here.json", "log", silent, fork=fork))
     assert (tmp_path / "log").exists()
 
 
@@ -69,7 +76,7 @@ async def test_a_task_cancelled_while_its_trainer_starts_leaves_none_behind(
 
     monkeypatch.setattr(SpawnProcess, "start", slow_start)
     log = str(tmp_path / "log")
-    task = asyncio.create_task(run_trainer("models.train_ppm", config(tmp_path), log, Stage("ppm", 1, 0)))
+    task = asyncio.create_task(run_trainer("models.train_ppm", config(tmp_path), log, silent))
     await asyncio.sleep(0.2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -133,3 +140,86 @@ def test_older_choices_count_once_and_not_of_a_synthetic_problem_that_is_in_doub
     got = [(row["round"], row["problem_id"], row["response"]) for row in training_set(run, 3, [1, 2, 3])]
     assert got == [(2, "old", "a"), (2, "old", "b"), (2, "sure", "c"), (3, "sure", "e")]
     assert [row["response"] for row in training_set(run, 3, [3])] == ["e"]
+
+
+class Trainers:
+    """In the place of training processes: each writes its seed as the one weight, takes three steps, and may fail."""
+
+    def __init__(self) -> None:
+        self.configs: list[dict[str, object]] = []
+        self.forked: list[bool] = []
+        self.now = self.most_at_once = 0
+        self.failing_seed: int | None = None
+
+    async def run(self, module: str, config: str, log: str, tell: Tell, *, fork: bool) -> int:
+        given = json.loads(Path(config).read_text())
+        self.configs.append(given)
+        self.forked.append(fork)
+        self.now += 1
+        self.most_at_once = max(self.most_at_once, self.now)
+        try:
+            for step in (1, 2, 3):
+                await asyncio.sleep(0.01)
+                await tell(step, 3, "")
+                if given["seed"] == self.failing_seed:
+                    raise TrainingError("died")
+        finally:
+            self.now -= 1
+        figures = {"num_tokens": 10, "peak_memory_bytes": 2**50}
+        with new_checkpoint(Path(given["out"]), figures=figures) as folder:
+            save_file({"w": torch.tensor([float(given["seed"])])}, folder / "model.safetensors")
+        return 3
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> Trainers:
+    made = Trainers()
+    monkeypatch.setattr(tasks.training, "run_trainer", made.run)
+    monkeypatch.setattr(tasks.training.os, "sched_getaffinity", lambda _: {0, 1})
+    return made
+
+
+async def trained(tmp_path: Path, *, soup: int, device: str = "cpu", threads: int = 0) -> dict[str, int]:
+    run = Run(str(tmp_path))
+    config = {"device": device, "threads": threads, "seed": 5}
+    job = Job("models.train_sft", run.models(1, "policy"), "sft", [])
+    return await train(run, 1, job, config, recipe="h", soup=soup)
+
+
+@pytest.mark.parametrize(
+    ("soup", "device", "at_once", "threads"), [(1, "cpu", 1, 2), (2, "cpu", 2, 1), (5, "cpu", 2, 1), (2, "", 1, 0)]
+)
+async def test_trainings_of_one_policy_share_the_cores_and_end_in_the_mean_of_their_weights(
+    tmp_path: Path, trainers: Trainers, soup: int, device: str, at_once: int, threads: int
+) -> None:
+    heard: list[Progress] = []
+    with listening(heard.append):
+        assert await trained(tmp_path, soup=soup, device=device) == {"examples": 0, "steps": 3 * soup}
+    seeds = [int(str(each["seed"])) for each in trainers.configs]
+    assert len(set(seeds)) == soup and trainers.most_at_once == at_once
+    assert {each["threads"] for each in trainers.configs} == {threads}
+    assert set(trainers.forked) == {device == "cpu"}
+    folder = Path(Run(str(tmp_path)).models(1, "policy"))
+    assert load_file(folder / "model.safetensors")["w"].item() == sum(seeds) / soup
+    assert [each for each in folder.parent.iterdir() if each.is_dir()] == [folder]
+    [row] = shards.read_rows(Run(str(tmp_path)).rounds(1, "sft"), "rounds")
+    assert row["num_tokens"] == 10 * soup and row["peak_memory_bytes"] == at_once * 2**50
+    done = [move.done for move in heard if move.total]
+    assert done == sorted(done) and [move for move in heard if move.total and move.done == move.total] == heard[-1:]
+    assert heard[-1] == Progress("sft", 1, 3 * soup, 3 * soup)
+
+
+async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_left(
+    tmp_path: Path, trainers: Trainers
+) -> None:
+    run = Run(str(tmp_path))
+    trainers.failing_seed = 5 + tasks.training.SEEDS_APART
+    with pytest.raises(TrainingError, match="died"):
+        await trained(tmp_path, soup=2)
+    assert trainers.now == 0  # the other one was ended
+    assert finished(run, 1, "sft") is None and not Path(run.models(1, "policy")).exists()
+    (Path(run.models(1, "policy") + ".1") / "old").mkdir(parents=True)
+    trainers.failing_seed = None
+    await trained(tmp_path, soup=2)
+    assert finished(run, 1, "sft") is not None
+    assert not (Path(run.models(1, "policy")) / "old").exists()
