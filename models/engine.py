@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers import Cache, StopStringCriteria
 
+from models.attention import filled_up
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
@@ -60,8 +61,9 @@ def gathered(requests: Sequence[_Request]) -> list[list[int]]:
 
 @dataclass(slots=True)
 class _Texts:
-    """The rows of the model's batch: the texts that candidates are writing, each once."""
+    """The rows of the model's batch: the texts that candidates are writing, each once, and the first to fill up."""
 
+    number: int  # of texts
     tokens: torch.Tensor  # the newest of each text
     positions: torch.Tensor  # of those
     prompts: Prompts
@@ -75,10 +77,11 @@ class _Texts:
 
     def go_on(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
         """Go on with `tokens`, each after the row that `parents` says; a row has one child, several or none."""
-        if not torch.equal(parents, torch.arange(len(self.tokens), device=parents.device)):
+        number, parents, tokens = len(parents), filled_up(parents), filled_up(tokens)
+        if not torch.equal(parents, filled_up(torch.arange(self.number, device=parents.device))):
             self.cache.batch_select_indices(parents)
             self.prompts, self.positions = self.prompts.only(parents), self.positions[parents]
-        self.tokens, self.positions = tokens, self.positions + 1
+        self.number, self.tokens, self.positions = number, tokens, self.positions + 1
 
 
 class TransformersPolicy:
@@ -173,11 +176,12 @@ class TransformersPolicy:
         return self._proposals(requests, groups, written.tolist(), logprobs.tolist())
 
     def _prefill(self, prompts: Sequence[Pieces]) -> _Texts:
-        states, mask = self._prefixes.states(prompts)
+        states, lengths = self._prefixes.states(prompts)
         lasts = torch.tensor([pieces[-1][-1] for pieces in prompts], device=self._device)
-        cache = sibling_cache(self._model.config.num_hidden_layers, mask.shape[1] - 1)
-        shared = Prompts.of(states.tokens(slice(0, -1)), mask[:, :-1], [1] * len(prompts))
-        return _Texts(lasts, mask.sum(-1) - 1, shared, cache)
+        cache = sibling_cache(self._model.config.num_hidden_layers, states.keys.shape[-2])
+        rows = filled_up(torch.arange(len(prompts), device=self._device))
+        shared = Prompts.of(states, lengths - 1, [1] * len(prompts)).only(rows)
+        return _Texts(len(prompts), lasts[rows], lengths[rows] - 1, shared, cache)
 
     def _ended(self, texts: torch.Tensor) -> torch.Tensor:
         """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""

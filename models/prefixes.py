@@ -1,7 +1,7 @@
 """Keys and values of prompts that trees share: a node's prompt is its parent's and one step more.
 
 Kept by piece (the question, each step), so that an expansion computes its last step alone. Least recently used pieces
-go first; what is gone is computed again.
+go first; what is gone is computed again, and on the CPU comes out the same to the last bit (models/attention.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from models.attention import HIDDEN, MIN_KEYS, MIN_ROWS, attend, attending, grouped
+
+NAME = "prefixes"
+MAX_TOKENS = {"cpu": 1024, "cuda": 16384}  # through the model at once: more go slower for a CPU's caches
 
 Pieces = Sequence[Sequence[int]]  # ids of the question and of each step
 
@@ -36,6 +42,92 @@ class States:
         return States(self.keys[:, i], self.values[:, i])
 
 
+class _Window:
+    """The states of a batch, each row's from the left: what is known, and what the model is about to compute."""
+
+    def __init__(self, model: Any, rows: list[list[int]], known: list[list[States]], num_known: list[int]) -> None:
+        self._model, self._known, self._num_known = model, known, num_known
+        self._fresh = [row[count:] for row, count in zip(rows, num_known, strict=True)]
+        self._num_tokens = max(MIN_KEYS, *map(len, rows))
+        self._states: States | None = None
+
+    def states(self) -> States:
+        """Have the model compute what is not known, a few rows at once with about as much to do."""
+        waiting = sorted((i for i, tokens in enumerate(self._fresh) if tokens), key=lambda i: -len(self._fresh[i]))
+        while waiting:
+            at_once = max(1, MAX_TOKENS[self._model.device.type] // len(self._fresh[waiting[0]]))
+            self._compute(waiting[:at_once])
+            waiting = waiting[at_once:]
+        if self._states is None:  # all is known
+            part = next(part for parts in self._known for part in parts)
+            return self._make(part.keys[0], part.values[0])
+        return self._states
+
+    def _compute(self, rows: list[int]) -> None:
+        fresh = [self._fresh[row] for row in rows]
+        # columns beyond what any row needs are of no use, but no linear layer's product is too small
+        ids = torch.zeros((len(rows), max(MIN_ROWS, *map(len, fresh))), dtype=torch.long)
+        new = torch.zeros_like(ids, dtype=torch.bool)
+        for i, tokens in enumerate(fresh):
+            ids[i, : len(tokens)], new[i, : len(tokens)] = torch.tensor(tokens), True
+        positions = torch.tensor([self._num_known[row] for row in rows])[:, None] + torch.arange(ids.shape[1])
+        positions = positions.where(new, 0)
+        self._rows, self._new, self._positions, ids = (
+            one.to(self._model.device) for one in (torch.tensor(rows), new, positions, ids)
+        )
+        with attending(self._model, NAME, self):
+            self._model(ids, position_ids=self._positions, use_cache=False)
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Put a layer's new keys and values at their places, and let each query see those up to its own."""
+        states = self._states or self._make(key, value)
+        end = max(MIN_KEYS, int(self._positions.max()) + 1)
+        key, value = (
+            self._put(kept[layer], one)[self._rows, :, :end]
+            for kept, one in ((states.keys, key), (states.values, value))
+        )
+        later = torch.arange(end, device=key.device) > self._positions[:, None, :, None]
+        bias = later.to(key.dtype) * HIDDEN
+        if key.device.type != "cpu":
+            grouping = query.shape[1] != key.shape[1]
+            return scaled_dot_product_attention(query, key, value, bias, scale=scaling, enable_gqa=grouping)
+        bias = bias.repeat(1, 1, query.shape[1] // key.shape[1], 1)
+        found, _ = attend(grouped(query, key.shape[1]), key, value, scaling, bias)
+        return found.view(*query.shape[:-1], -1)
+
+    def _put(self, kept: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        rows = self._rows[:, None].expand_as(self._new)[self._new]
+        kept[rows, :, self._positions[self._new]] = fresh.transpose(1, 2)[self._new]
+        return kept
+
+    def _make(self, key: torch.Tensor, value: torch.Tensor) -> States:
+        """Room for all, of the kind of a layer's `key` and `value`, and what is known in it."""
+        layers, rows = self._model.config.num_hidden_layers, len(self._known)
+        made = States(
+            *(one.new_zeros(layers, rows, one.shape[-3], self._num_tokens, one.shape[-1]) for one in (key, value))
+        )
+        for i, parts in enumerate(self._known):
+            row, at = made.row(i), 0
+            for part in parts:
+                end = at + part.keys.shape[-2]
+                row.keys[..., at:end, :], row.values[..., at:end, :] = part.keys, part.values
+                at = end
+        self._states = made
+        return made
+
+
+def attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, *, scaling: float, **__: Any
+) -> tuple[torch.Tensor, None]:
+    """Transformers' attention interface: (rows, heads, tokens, width) of the tokens that are not known."""
+    return module.config.attended.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, attention)
+
+
 class PrefixCache:
     """Computes the states of prompts with `model`, a causal LM's transformer; not for several threads at once."""
 
@@ -48,22 +140,16 @@ class PrefixCache:
         self.num_known: list[int] = []  # tokens found here of each prompt of the last batch
 
     def states(self, prompts: Sequence[Pieces]) -> tuple[States, torch.Tensor]:
-        """States of a batch, padded on the left to the longest prompt, and its mask of shape (batch, tokens)."""
+        """States of a batch, each prompt's from the left, and the prompts' lengths, shape (batch)."""
         rows = [[token for piece in prompt for token in piece] for prompt in prompts]
         known = [self._known(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
         num_known = [sum(part.keys.shape[-2] for part in parts) for parts in known]
-        new = self._compute(rows, known, num_known)
-        longest = max(map(len, rows))
-        batch = _empty(new, len(rows), longest)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long, device=new.keys.device)
-        for i, (row, parts, prompt) in enumerate(zip(rows, known, prompts, strict=True)):
-            fresh = new.row(i).tokens(slice(new.keys.shape[-2] - len(row) + num_known[i], None))
-            _fill(batch.row(i), [*parts, fresh])
-            mask[i, longest - len(row) :] = 1
-            self._keep(row, prompt, num_known[i], fresh)
+        batch = _Window(self._model, rows, known, num_known).states()
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            self._keep(row, prompt, num_known[i], batch.row(i))
         self.num_cached_tokens += sum(num_known)
         self.num_known = num_known
-        return batch, mask
+        return batch, torch.tensor(list(map(len, rows)), device=batch.keys.device)
 
     def _known(self, row: list[int], prompt: Pieces) -> list[States]:
         """States of the longest kept beginning, piece by piece; what is used was used last."""
@@ -76,59 +162,16 @@ class PrefixCache:
             self._kept.move_to_end(key)
         return [self._kept[key] for key in keys]
 
-    def _compute(self, rows: list[list[int]], known: list[list[States]], num_known: list[int]) -> States:
-        """States of the tokens that are not known, aligned on the right."""
-        device = self._model.device
-        before = max(num_known)
-        length = max(1, *(len(row) - count for row, count in zip(rows, num_known, strict=True)))
-        cache = DynamicCache()
-        mask = torch.zeros((len(rows), before + length), dtype=torch.long, device=device)
-        ids = torch.zeros((len(rows), length), dtype=torch.long, device=device)
-        if before:
-            window = _empty(next(part for parts in known for part in parts), len(rows), before)
-            for i, parts in enumerate(known):
-                _fill(window.row(i), parts)
-            for layer, (keys, values) in enumerate(zip(window.keys, window.values, strict=True)):
-                cache.update(keys, values, layer)
-        for i, (row, count) in enumerate(zip(rows, num_known, strict=True)):
-            mask[i, before - count : before] = 1
-            if len(row) > count:
-                ids[i, count - len(row) :] = torch.tensor(row[count:])
-                mask[i, count - len(row) :] = 1
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, before:]
-        self._model(ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        return States(
-            *(
-                torch.stack([getattr(layer, kind)[:, :, before:] for layer in cache.layers])
-                for kind in ("keys", "values")
-            )
-        )
-
-    def _keep(self, row: list[int], prompt: Pieces, start: int, fresh: States) -> None:
+    def _keep(self, row: list[int], prompt: Pieces, start: int, states: States) -> None:
         ends = [end for end in accumulate(map(len, prompt)) if end > start]
         for begin, end in zip([start, *ends], ends, strict=False):
             key = tuple(row[:end])
             if key in self._kept:  # computed twice in one batch
                 continue
-            part = fresh.tokens(slice(begin - start, end - start))
+            part = states.tokens(slice(begin, end))
             part = States(part.keys.clone(), part.values.clone())
             self._kept[key] = part
             self._num_bytes += part.num_bytes
         while self._num_bytes > self._max_bytes:
             _, part = self._kept.popitem(last=False)
             self._num_bytes -= part.num_bytes
-
-
-def _empty(like: States, num_rows: int, num_tokens: int) -> States:
-    """Zero states for a batch of rows, of the kind of `like`."""
-    shapes = [(one.shape[0], num_rows, one.shape[-3], num_tokens, one.shape[-1]) for one in (like.keys, like.values)]
-    return States(like.keys.new_zeros(shapes[0]), like.values.new_zeros(shapes[1]))
-
-
-def _fill(row: States, parts: list[States]) -> None:
-    """Put a row's parts one after another at its right end."""
-    end = row.keys.shape[-2]
-    for part in reversed(parts):
-        start = end - part.keys.shape[-2]
-        row.keys[..., start:end, :], row.values[..., start:end, :] = part.keys, part.values
-        end = start

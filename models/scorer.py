@@ -14,6 +14,7 @@ from typing import Self
 import torch
 
 from models import ppm
+from models.attention import MIN_KEYS, filled_up
 from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
@@ -89,15 +90,16 @@ class TransformersScorer:
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[_Request]) -> list[list[float]]:
-        states, prefix_mask = self._prefixes.states([request.prefix for request in requests])
-        prompts = Prompts.of(states, prefix_mask, [len(request.candidates) for request in requests])
+        states, lengths = self._prefixes.states([request.prefix for request in requests])
+        prompts = Prompts.of(states, lengths, [len(request.candidates) for request in requests])
         rows = [row for request in requests for row in request.candidates]
         ids, mask = self._pad(rows)
-        positions = prefix_mask.sum(-1)[prompts.node, None] + torch.arange(ids.shape[1], device=self._device)
-        cache = sibling_cache(self._model.config.num_hidden_layers, prefix_mask.shape[1])
+        positions = lengths[prompts.node, None] + torch.arange(ids.shape[1], device=self._device)
+        cache = sibling_cache(self._model.config.num_hidden_layers, states.keys.shape[-2])
         with attending(self._model, prompts):
             hidden = self._model.base_model(ids, position_ids=positions, past_key_values=cache).last_hidden_state
-        last = hidden[torch.arange(len(rows), device=self._device), mask.sum(-1) - 1]
+        ends = filled_up(torch.arange(len(rows), device=self._device)), filled_up(mask.sum(-1) - 1)
+        last = hidden[ends]
         values = [round(score, SCORE_DIGITS) for score in ppm.scores(ppm.logits(self._model, last)).tolist()]
         self._num_scored += len(rows)
         self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
@@ -109,7 +111,8 @@ class TransformersScorer:
 
     def _pad(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, padded on the right."""
-        ids = torch.full((len(rows), max(map(len, rows))), self._tokenizer.pad_token_id, dtype=torch.long)
+        shape = len(rows), max(MIN_KEYS, *map(len, rows))
+        ids = torch.full(shape, self._tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from models.siblings import HIDDEN
+from models.attention import HIDDEN
 
 ROOT = -1
 

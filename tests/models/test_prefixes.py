@@ -29,12 +29,11 @@ def expected(model: torch.nn.Module, prompt: list[list[int]]) -> torch.Tensor:
 
 @torch.inference_mode()
 def check(cache: PrefixCache, model: torch.nn.Module, prompts: list[list[list[int]]]) -> None:
-    states, mask = cache.states(prompts)
+    states, lengths = cache.states(prompts)
+    assert lengths.tolist() == [sum(map(len, prompt)) for prompt in prompts]
     for i, prompt in enumerate(prompts):
-        length = sum(map(len, prompt))
-        found = torch.stack([states.keys[:, i], states.values[:, i]])[..., mask.shape[1] - length :, :]
+        found = torch.stack([states.keys[:, i], states.values[:, i]])[..., : lengths[i], :]
         torch.testing.assert_close(found, expected(model, prompt), atol=1e-4, rtol=1e-4)
-        assert mask[i].tolist() == [0] * (mask.shape[1] - length) + [1] * length
 
 
 def test_states_are_those_of_the_whole_prompts(model: torch.nn.Module) -> None:
@@ -54,7 +53,8 @@ def test_a_full_cache_forgets_what_was_used_least_lately(model: torch.nn.Module)
     one = PrefixCache(model)
     with torch.inference_mode():
         states, _ = one.states([[QUESTION]])
-    cache = PrefixCache(model, max_bytes=2 * states.num_bytes)
+    kept = states.row(0).tokens(slice(0, len(QUESTION)))
+    cache = PrefixCache(model, max_bytes=2 * kept.num_bytes)
     check(cache, model, [[QUESTION]])
     check(cache, model, [[OTHER]])
     check(cache, model, [[QUESTION]])

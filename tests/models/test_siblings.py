@@ -29,9 +29,12 @@ def expected(model: torch.nn.Module, row: int) -> torch.Tensor:
 @torch.inference_mode()
 def continued(model: torch.nn.Module, *, at_once: bool) -> torch.Tensor:
     """Hidden states (rows, tokens, width) of ROWS after PROMPTS, all tokens at once or one by one."""
-    states, mask = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
-    prompts, cache = Prompts.of(states, mask, COUNTS), sibling_cache(model.config.num_hidden_layers, mask.shape[1])
-    positions = mask.sum(-1)[prompts.node, None] + torch.arange(ROWS.shape[1])
+    states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
+    prompts, cache = (
+        Prompts.of(states, lengths, COUNTS),
+        sibling_cache(model.config.num_hidden_layers, states.keys.shape[-2]),
+    )
+    positions = lengths[prompts.node, None] + torch.arange(ROWS.shape[1])
     parts = [slice(0, 3)] if at_once else [slice(at, at + 1) for at in range(3)]
     with attending(model, prompts):
         return torch.cat(
@@ -52,9 +55,12 @@ def test_siblings_see_their_own_prompt_and_their_own_tokens(model: torch.nn.Modu
 
 @torch.inference_mode()
 def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Module) -> None:
-    states, mask = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
-    prompts, cache = Prompts.of(states, mask, COUNTS), sibling_cache(model.config.num_hidden_layers, mask.shape[1])
-    positions = mask.sum(-1)[prompts.node, None]
+    states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
+    prompts, cache = (
+        Prompts.of(states, lengths, COUNTS),
+        sibling_cache(model.config.num_hidden_layers, states.keys.shape[-2]),
+    )
+    positions = lengths[prompts.node, None]
     with attending(model, prompts):
         model(ROWS[:, :1], position_ids=positions, past_key_values=cache)
     left = torch.tensor([False, True, False, False, True, True])
@@ -72,4 +78,4 @@ def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Modu
 def test_the_models_attention_is_what_it_was_afterwards(model: torch.nn.Module) -> None:
     before = model.config._attn_implementation
     continued(model, at_once=True)
-    assert model.config._attn_implementation == before and not hasattr(model.config, "sibling_prompts")
+    assert model.config._attn_implementation == before and not hasattr(model.config, "attended")

@@ -1,0 +1,70 @@
+"""Attention whose result does not hang on what else is in the batch, to the last bit.
+
+A sum of floats depends on the order in which it is added, and a matrix product chooses that order by its shape: by how
+many rows it has where they are fewer than a few, and by how many keys it adds up where they are many. So keys lie from
+the left at their own positions, are added up in blocks of one size, and no product has fewer rows than the constants
+below. So it is on the CPU in float32 (tests/models/test_batches.py); on a GPU shapes move the last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
+BLOCK = 128  # keys whose values are added up in one product
+MIN_KEYS = 32  # of a softmax: a shorter one adds up its places in another order
+MIN_ROWS = 16  # of a linear layer, and with one output a multiple of 4
+MIN_QUERIES = 4  # of a product with keys
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention and the logarithm of its normaliser; queries (..., queries, width), keys and values (..., keys, width).
+
+    `bias` is added to the scores, of shape (..., queries, keys).
+    """
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    shares = scores.softmax(-1)
+    weight = scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()  # without another exponential
+    block = BLOCK if query.device.type == "cpu" else max(1, key.shape[-2])
+    first, *rest = (a @ b for a, b in zip(shares.split(block, -1), value.split(block, -2), strict=True))
+    for part in rest:
+        first += part
+    return first, weight
+
+
+def grouped(query: torch.Tensor, num_key_heads: int) -> torch.Tensor:
+    """From (rows, heads, tokens, width) to (rows, key heads, queries of a head one after the other, width)."""
+    return query.reshape(len(query), num_key_heads, -1, query.shape[-1])
+
+
+def causal(num_queries: int, length: int, key: torch.Tensor) -> torch.Tensor | None:
+    """What hides the later ones of the newest `length` tokens, shape (queries, tokens); None for a single token."""
+    if length == 1:
+        return None
+    bias = torch.full((length, key.shape[-2]), HIDDEN, dtype=key.dtype, device=key.device)
+    return bias.triu(key.shape[-2] - length + 1).repeat(num_queries // length, 1)
+
+
+def filled_up(rows: torch.Tensor) -> torch.Tensor:
+    """A multiple of MIN_ROWS rows: the first again and again after the last, for nobody to read."""
+    return torch.cat([rows, rows[:1].expand(-len(rows) % MIN_ROWS)])
+
+
+@contextmanager
+def attending(model: Any, name: str, context: Any) -> Iterator[None]:
+    """Within the block `model` attends by the interface `name`, which finds `context` in its `config.attended`."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation, model.config.attended = name, context
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+        del model.config.attended
