@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
-BLOCK = 128  # keys whose values are added up in one product
-MIN_KEYS = 32  # of a softmax: a shorter one adds up its places in another order
-MIN_ROWS = 16  # of a linear layer, and with one output a multiple of 4
+BLOCK = 192  # keys whose values are added up in one product: more are cut by their number
+MIN_KEYS = 32  # of a softmax, fewer are added up in another order; prompts have a multiple of it
+MIN_ROWS = 12  # of a linear layer on two threads
+ROWS_APART = 4  # of one with a single output
 MIN_QUERIES = 4  # of a product with keys
 
 
@@ -54,8 +55,9 @@ def causal(num_queries: int, length: int, key: torch.Tensor) -> torch.Tensor | N
 
 
 def filled_up(rows: torch.Tensor) -> torch.Tensor:
-    """A multiple of MIN_ROWS rows: the first again and again after the last, for nobody to read."""
-    return torch.cat([rows, rows[:1].expand(-len(rows) % MIN_ROWS)])
+    """MIN_ROWS rows at least, and a multiple of ROWS_APART: after the last the first again, for nobody to read."""
+    number = max(MIN_ROWS, -(-len(rows) // ROWS_APART) * ROWS_APART)
+    return rows if number == len(rows) else rows[torch.arange(number, device=rows.device) % len(rows)]
 
 
 @contextmanager

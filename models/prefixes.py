@@ -48,7 +48,7 @@ class _Window:
     def __init__(self, model: Any, rows: list[list[int]], known: list[list[States]], num_known: list[int]) -> None:
         self._model, self._known, self._num_known = model, known, num_known
         self._fresh = [row[count:] for row, count in zip(rows, num_known, strict=True)]
-        self._num_tokens = max(MIN_KEYS, *map(len, rows))
+        self._num_tokens = _room(max(map(len, rows)))
         self._states: States | None = None
 
     def states(self) -> States:
@@ -83,7 +83,7 @@ class _Window:
     ) -> torch.Tensor:
         """Put a layer's new keys and values at their places, and let each query see those up to its own."""
         states = self._states or self._make(key, value)
-        end = max(MIN_KEYS, int(self._positions.max()) + 1)
+        end = _room(int(self._positions.max()) + 1)
         key, value = (
             self._put(kept[layer], one)[self._rows, :, :end]
             for kept, one in ((states.keys, key), (states.values, value))
@@ -116,6 +116,10 @@ class _Window:
                 at = end
         self._states = made
         return made
+
+
+def _room(num_tokens: int) -> int:
+    return -(-num_tokens // MIN_KEYS) * MIN_KEYS
 
 
 def attention(

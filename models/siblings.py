@@ -53,9 +53,9 @@ class Prompts:
 
 
 def places_of(node: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The place of each row among its node's, and how many places to make for each node."""
+    """The place of each row among its node's, and the most places that a node has."""
     place = places(node)
-    return place, max(MIN_QUERIES, int(place.max()) + 1)
+    return place, int(place.max()) + 1
 
 
 def places(group: torch.Tensor) -> torch.Tensor:
@@ -97,13 +97,13 @@ def attention(
     rows, heads, length, width = query.shape
     query = grouped(query, key.shape[1])
     own, own_weight = attend(query, key, value, scaling, causal(query.shape[2], length, key))
-    asked = query.new_zeros(len(prompts.bias), prompts.num_places, *query.shape[1:])
+    num_places = max(prompts.num_places, -(-MIN_QUERIES // query.shape[2]))
+    asked = query.new_zeros(len(prompts.bias), num_places, *query.shape[1:])
     asked[prompts.node, prompts.place] = query
     at = prompts.states.keys[module.layer_idx], prompts.states.values[module.layer_idx]
     found, weight = attend(asked.transpose(1, 2).flatten(2, 3), *at, scaling, prompts.bias)
     found, weight = (
-        one.unflatten(2, (prompts.num_places, -1)).transpose(1, 2)[prompts.node, prompts.place]
-        for one in (found, weight)
+        one.unflatten(2, (num_places, -1)).transpose(1, 2)[prompts.node, prompts.place] for one in (found, weight)
     )
     share = 1 / (1 + torch.exp(own_weight - weight))  # torch.sigmoid has another last bit at a tensor's end
     joined = found * share + own * (1 - share)
