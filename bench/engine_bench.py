@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -197,7 +197,9 @@ class Search:
     seconds: float
 
 
-async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, logs: str) -> None:
+async def bench(
+    policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, rollouts_in_flight: int, logs: str
+) -> None:
     counts = {level: num_trees * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
     counts["math"] += num_trees - sum(counts.values())
     problems = [made.problem for made in generate(counts, seed=0, split="test")]
@@ -215,13 +217,18 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
         sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
 
-        async def tree_of(number: int, policy: Policy, scorer: StepScorer, **options: Any) -> Tree:
+        async def tree_of(
+            number: int, policy: Policy, scorer: StepScorer, settings: SearchSettings = SETTINGS, **options: Any
+        ) -> Tree:
             given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
-            return await search(problems[number], **given, settings=SETTINGS, seed=number, **options)
+            return await search(problems[number], **given, settings=settings, seed=number, **options)
 
         async def searched() -> Search:
             began = time.monotonic()
-            trees = await crowd(lambda number: tree_of(number, metered, scorer), range(num_trees), limit=in_flight)
+            settings = replace(SETTINGS, rollouts_in_flight=rollouts_in_flight)
+            trees = await crowd(
+                lambda number: tree_of(number, metered, scorer, settings), range(num_trees), limit=in_flight
+            )
             return Search(trees, time.monotonic() - began)
 
         async def in_lockstep() -> Search:
@@ -247,7 +254,7 @@ async def bench(policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, l
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
         }
-    print(f"{num_trees} trees, {in_flight} at once. ", end="")
+    print(f"{num_trees} trees, {in_flight} at once, {rollouts_in_flight} of a tree's rollouts at once. ", end="")
     show(ours, lockstep, metered.meter, batches)
 
 
@@ -284,6 +291,7 @@ def main() -> None:
     parser.add_argument("--ppm", default="runs/demo/models/round=4/ppm")
     parser.add_argument("--trees", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=64, help="trees at once")
+    parser.add_argument("--rollouts-in-flight", type=int, default=1, help="of a tree at once; lockstep has one")
     parser.add_argument("--logs", default="runs/engine-bench", help="where the servers log")
     given = parser.parse_args()
     for checkpoint in (given.policy, given.ppm):
@@ -292,7 +300,7 @@ def main() -> None:
                 f"{checkpoint}: no such checkpoint; `make demo` trains a pair, or name one with --policy and --ppm"
             )
     try:
-        asyncio.run(bench(given.policy, given.ppm, given.trees, given.in_flight, given.logs))
+        asyncio.run(bench(given.policy, given.ppm, given.trees, given.in_flight, given.rollouts_in_flight, given.logs))
     except (UserError, PolicyError, ScorerError) as error:
         sys.exit(str(error))
 

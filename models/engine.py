@@ -28,7 +28,7 @@ from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
 
 MAX_SHARING = 16  # candidates at one prompt of a batch
-LOGPROB_DIGITS = 2  # the digits beyond hang on what else is in the batch
+LOGPROB_DIGITS = 2  # on a GPU the digits beyond hang on what else is in the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,9 @@ class _Texts:
 class TransformersPolicy:
     """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
 
-    Equal seeds give equal steps, up to the last bits that the shape of a batch moves. `temperature=0` is greedy.
-    `few_shot` is for a model that has not been fine-tuned on the step format.
+    Equal seeds give equal steps, on the CPU whatever else is asked at once (models/attention.py); on a GPU up to the
+    last bits that the shape of a batch moves. `temperature=0` is greedy. `few_shot` is for a model that has not been
+    fine-tuned on the step format.
     """
 
     def __init__(

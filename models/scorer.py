@@ -23,7 +23,7 @@ from models.tokens import encode_siblings
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
-SCORE_DIGITS = 4  # the digits beyond hang on what else is in the batch
+SCORE_DIGITS = 4  # on a GPU the digits beyond hang on what else is in the batch
 
 
 @dataclass(frozen=True, slots=True)
