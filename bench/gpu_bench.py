@@ -53,8 +53,10 @@ class Utilisation:
         thread = Thread(target=self._watch, args=(done,), daemon=True)
         if torch.cuda.is_available():
             thread.start()
-        yield
-        done.set()
+        try:
+            yield
+        finally:
+            done.set()
 
     def _watch(self, done: Event) -> None:
         while not done.wait(0.1):
@@ -116,17 +118,16 @@ class Flat:
 
         return Noting()
 
-    async def repeat(self, checkpoint: Path, at_once: int, **options: Any) -> dict[str, float]:
+    async def repeat(self, policy: TransformersPolicy, at_once: int) -> list[Tree]:
         """Ask again, of an engine that stops at a length alone."""
-        async with TransformersPolicy(checkpoint, max_new_tokens=round(mean(self.lengths)), **options) as policy:
-            policy._end_ids = torch.tensor([-1])
+        policy._end_ids, policy._max_new_tokens = torch.tensor([-1]), round(mean(self.lengths))
 
-            async def one(number: int) -> None:
-                question, prefix, num_candidates, seed = self.asked[number]
-                await policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
+        async def one(number: int) -> None:
+            question, prefix, num_candidates, seed = self.asked[number]
+            await policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
 
-            await crowd(one, range(len(self.asked)), limit=at_once)
-            return policy.metrics()
+        await crowd(one, range(len(self.asked)), limit=at_once)
+        return []
 
 
 async def bench(policy_dir: Path, ppm_dir: Path, num_trees: int, in_flight: int, options: dict[str, Any]) -> None:
@@ -140,7 +141,9 @@ async def bench(policy_dir: Path, ppm_dir: Path, num_trees: int, in_flight: int,
         )
         flat = Flat()
 
-        async def measured(name: str, run: Callable[[Policy, StepScorer], Awaitable[list[Tree]]]) -> Measured:
+        async def measured(
+            name: str, run: Callable[[TransformersPolicy, StepScorer], Awaitable[list[Tree]]]
+        ) -> Measured:
             """With engines of its own, so that nothing is cached."""
             async with (
                 TransformersPolicy(policy_dir, max_new_tokens=64, **options) as policy,
@@ -179,10 +182,7 @@ async def bench(policy_dir: Path, ppm_dir: Path, num_trees: int, in_flight: int,
         print(f"\n{HEADER}")
         searched = await measured("search", ours)
         print(searched.row(searched), flush=True)
-        watch, began = Utilisation(), time.monotonic()
-        with watch.watched():
-            alone = await flat.repeat(policy_dir, in_flight, **options)
-        batch = Measured("flat batch", time.monotonic() - began, alone, {}, watch.percent)
+        batch = await measured("flat batch", lambda policy, _: flat.repeat(policy, in_flight))
         print(batch.row(searched), flush=True)
         lockstep = await measured("lockstep", in_lockstep)
         print(lockstep.row(searched))

@@ -1,4 +1,4 @@
-"""A larger model that says exactly what a small one says: what a search costs on a GPU, with texts that make sense.
+"""A larger model that says what a small one says, up to rounding: what a search costs on a GPU, with true texts.
 
 The small model's weights are one corner of the large one's. What is new reads anything, at random, and its output
 counts for nothing: no column of an output projection, and no layer's, lets it through (arXiv 1511.05641 grows networks

@@ -2,8 +2,10 @@
 
 A sum of floats depends on the order in which it is added, and a matrix product chooses that order by its shape: by how
 many rows it has where they are fewer than a few, and by how many keys it adds up where they are many. So keys lie from
-the left at their own positions, are added up in blocks of one size, and no product has fewer rows than the constants
-below. So it is on the CPU in float32 (tests/models/test_batches.py); on a GPU shapes move the last bits.
+the left at their own positions, are added up in blocks of one size, and where a batch's size decides how many rows a
+product has, they are at least as many as the constants below say. These were found in float32 on CPUs with AVX-512,
+with one thread and two, and there tests/models/test_batches.py holds them to it; elsewhere, and on a GPU, shapes may
+move the last bits.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from typing import Any
 
 import torch
 
+from rstar.protocols import UserError
+
 HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
 BLOCK = 192  # keys whose values are added up in one product: more are cut by their number
 MIN_KEYS = 32  # of a softmax, fewer are added up in another order; prompts have a multiple of it
 MIN_ROWS = 12  # of a linear layer on two threads
-ROWS_APART = 4  # of one with a single output
+ROWS_APART = 4  # of one with a single output; and a batch that threads share is cut at a whole vector of activations
 MIN_QUERIES = 4  # of a product with keys
 
 
@@ -41,6 +45,21 @@ def attend(
     return first, weight
 
 
+def check_window(checkpoint: object, config: Any, max_context: int) -> None:
+    """Refuse a model whose tokens do not see all before them. `max_context` is of the engine, in tokens."""
+    if (window := getattr(config, "sliding_window", None)) and window < max_context:
+        raise UserError(
+            f"{checkpoint}: its tokens see {window} before them, and the engine in process has full attention only; "
+            f"set models.max_context = {window} at most, or engine.kind = 'vllm'"
+        )
+
+
+def check_plain(options: dict[str, Any]) -> None:
+    """Refuse what a model asks of its attention beyond a softmax of scaled scores."""
+    if options.get("softcap") or options.get("s_aux") is not None:
+        raise UserError("the engine in process has no soft-capped or sink attention; serve this model with vLLM")
+
+
 def grouped(query: torch.Tensor, num_key_heads: int) -> torch.Tensor:
     """From (rows, heads, tokens, width) to (rows, key heads, queries of a head one after the other, width)."""
     return query.reshape(len(query), num_key_heads, -1, query.shape[-1])
@@ -54,9 +73,14 @@ def causal(num_queries: int, length: int, key: torch.Tensor) -> torch.Tensor | N
     return bias.triu(key.shape[-2] - length + 1).repeat(num_queries // length, 1)
 
 
+def up(number: int, multiple: int) -> int:
+    """The multiple of `multiple` that is not less than `number`."""
+    return -(-number // multiple) * multiple
+
+
 def filled_up(rows: torch.Tensor) -> torch.Tensor:
     """MIN_ROWS rows at least, and a multiple of ROWS_APART: after the last the first again, for nobody to read."""
-    number = max(MIN_ROWS, -(-len(rows) // ROWS_APART) * ROWS_APART)
+    number = max(MIN_ROWS, up(len(rows), ROWS_APART))
     return rows if number == len(rows) else rows[torch.arange(number, device=rows.device) % len(rows)]
 
 

@@ -14,21 +14,22 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from transformers import Cache, StopStringCriteria
+from transformers import Cache, DynamicCache, StopStringCriteria
 
-from models.attention import filled_up
+from models import siblings
+from models.attention import attending, check_window, filled_up
 from models.batching import Batcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.sampling import choose, noise
-from models.siblings import Prompts, attending, sibling_cache
+from models.siblings import Prompts
 from models.tokens import decode_step, encode_pieces, stop_ids
 from rstar.prompts import render_few_shot, render_prompt
 from rstar.protocols import PolicyError, Proposal
 from rstar.steps import STOP_STRINGS
 
 MAX_SHARING = 16  # candidates at one prompt of a batch
-LOGPROB_DIGITS = 2  # on a GPU the digits beyond hang on what else is in the batch
+LOGPROB_DIGITS = 2  # where kernels add up by shape, the digits beyond hang on what else is in the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class _Texts:
 
     def logits(self, model: Any) -> torch.Tensor:
         """Read the newest tokens; return the logits of the next, shape (rows, vocabulary)."""
-        with attending(model, self.prompts):
+        with attending(model, siblings.NAME, self.prompts):
             output = model(self.tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache)
         return output.logits[:, -1]
 
@@ -87,8 +88,8 @@ class _Texts:
 class TransformersPolicy:
     """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
 
-    Equal seeds give equal steps, on the CPU whatever else is asked at once (models/attention.py); on a GPU up to the
-    last bits that the shape of a batch moves. `temperature=0` is greedy. `few_shot` is for a model that has not been
+    Equal seeds give equal steps, whatever else is asked at once, up to the last bits that a batch's shape may move
+    (models/attention.py says where none moves). `temperature=0` is greedy. `few_shot` is for a model that has not been
     fine-tuned on the step format.
     """
 
@@ -111,6 +112,7 @@ class TransformersPolicy:
         self._render_prompt = render_few_shot if few_shot else render_prompt
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
+        check_window(checkpoint, self._model.config, self._max_context)
         self._stop_ids = stop_ids(self._tokenizer)
         self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
         self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
@@ -158,31 +160,35 @@ class TransformersPolicy:
         node_of = {at: node for node, group in enumerate(groups) for at in group}
         nodes = [node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)]
         row = torch.tensor(nodes, device=self._device)  # of each candidate that is not done
-        room = max(1, min(self._max_new_tokens, self._max_context - max(request.length for request in requests)))
-        uniforms = torch.from_numpy(np.concatenate([noise(each.seed, each.num_candidates, room) for each in requests]))
+        room = torch.tensor([self._room(request) for request in requests for _ in range(request.num_candidates)])
+        drawn = [noise(each.seed, each.num_candidates, int(room.max())) for each in requests]
+        uniforms = torch.from_numpy(np.concatenate(drawn))
         written = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
         logprobs = torch.zeros(len(uniforms))
         writing = torch.arange(len(uniforms))
-        for at in range(room):
+        for at in range(uniforms.shape[1]):
             logits = texts.logits(self._model)
             chosen, logprob = choose(logits, row, uniforms[writing, at], self._temperature)
             written[writing, at] = chosen.cpu()
             logprobs[writing] += logprob.cpu()
-            left = ~self._ended(written[writing, : at + 1])
+            left = ~self._ended(written[writing, : at + 1]) & (at + 1 < room[writing])
             if not left.any():
                 break
             writing, left = writing[left], left.to(self._device)
-            drawn, row = (row[left] * logits.shape[-1] + chosen[left]).unique(return_inverse=True)
-            texts.go_on(drawn // logits.shape[-1], drawn % logits.shape[-1])
+            text, row = (row[left] * logits.shape[-1] + chosen[left]).unique(return_inverse=True)
+            texts.go_on(text // logits.shape[-1], text % logits.shape[-1])
         return self._proposals(requests, groups, written.tolist(), logprobs.tolist())
+
+    def _room(self, request: _Request) -> int:
+        """Tokens that a candidate may have."""
+        return min(self._max_new_tokens, self._max_context - request.length)
 
     def _prefill(self, prompts: Sequence[Pieces]) -> _Texts:
         states, lengths = self._prefixes.states(prompts)
         lasts = torch.tensor([pieces[-1][-1] for pieces in prompts], device=self._device)
-        cache = sibling_cache(self._model.config.num_hidden_layers, states.keys.shape[-2])
         rows = filled_up(torch.arange(len(prompts), device=self._device))
         shared = Prompts.of(states, lengths - 1, [1] * len(prompts)).only(rows)
-        return _Texts(len(prompts), lasts[rows], lengths[rows] - 1, shared, cache)
+        return _Texts(len(prompts), lasts[rows], lengths[rows] - 1, shared, DynamicCache())
 
     def _ended(self, texts: torch.Tensor) -> torch.Tensor:
         """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""

@@ -1,7 +1,7 @@
 """Keys and values of prompts that trees share: a node's prompt is its parent's and one step more.
 
 Kept by piece (the question, each step), so that an expansion computes its last step alone. Least recently used pieces
-go first; what is gone is computed again, and on the CPU comes out the same to the last bit (models/attention.py).
+go first; what is gone is computed again, and comes out the same (models/attention.py says where to the last bit).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from models.attention import HIDDEN, MIN_KEYS, MIN_ROWS, attend, attending, grouped
+from models.attention import HIDDEN, MIN_KEYS, MIN_ROWS, ROWS_APART, attend, attending, check_plain, grouped, up
 
 NAME = "prefixes"
-MAX_TOKENS = {"cpu": 1024, "cuda": 16384}  # through the model at once: more go slower for a CPU's caches
+CPU_TOKENS, GPU_TOKENS = 1024, 16384  # of several prompts at once: more go slower for a CPU's caches
 
 Pieces = Sequence[Sequence[int]]  # ids of the question and of each step
 
@@ -48,14 +48,15 @@ class _Window:
     def __init__(self, model: Any, rows: list[list[int]], known: list[list[States]], num_known: list[int]) -> None:
         self._model, self._known, self._num_known = model, known, num_known
         self._fresh = [row[count:] for row, count in zip(rows, num_known, strict=True)]
-        self._num_tokens = _room(max(map(len, rows)))
+        self._num_tokens = up(max(map(len, rows)), MIN_KEYS)
         self._states: States | None = None
 
     def states(self) -> States:
         """Have the model compute what is not known, a few rows at once with about as much to do."""
         waiting = sorted((i for i, tokens in enumerate(self._fresh) if tokens), key=lambda i: -len(self._fresh[i]))
+        max_tokens = CPU_TOKENS if self._model.device.type == "cpu" else GPU_TOKENS
         while waiting:
-            at_once = max(1, MAX_TOKENS[self._model.device.type] // len(self._fresh[waiting[0]]))
+            at_once = max(1, max_tokens // len(self._fresh[waiting[0]]))
             self._compute(waiting[:at_once])
             waiting = waiting[at_once:]
         if self._states is None:  # all is known
@@ -65,42 +66,41 @@ class _Window:
 
     def _compute(self, rows: list[int]) -> None:
         fresh = [self._fresh[row] for row in rows]
-        # columns beyond what any row needs are of no use, but no linear layer's product is too small
-        ids = torch.zeros((len(rows), max(MIN_ROWS, *map(len, fresh))), dtype=torch.long)
+        # columns beyond what any row needs are for nobody to read: with them no product has too few rows
+        ids = torch.zeros((len(rows), up(max(MIN_ROWS, *map(len, fresh)), ROWS_APART)), dtype=torch.long)
         new = torch.zeros_like(ids, dtype=torch.bool)
         for i, tokens in enumerate(fresh):
             ids[i, : len(tokens)], new[i, : len(tokens)] = torch.tensor(tokens), True
         positions = torch.tensor([self._num_known[row] for row in rows])[:, None] + torch.arange(ids.shape[1])
         positions = positions.where(new, 0)
-        self._rows, self._new, self._positions, ids = (
-            one.to(self._model.device) for one in (torch.tensor(rows), new, positions, ids)
-        )
+        end = up(int(positions.max()) + 1, MIN_KEYS)
+        hidden = (torch.arange(end) > positions[:, :, None]) * HIDDEN
+        at = torch.tensor(rows)[:, None].expand_as(new)[new], positions[new]
+        device = self._model.device
+        self._rows, self._end = torch.tensor(rows, device=device), end
+        self._new, self._at, self._hidden = new.to(device), tuple(each.to(device) for each in at), hidden.to(device)
         with attending(self._model, NAME, self):
-            self._model(ids, position_ids=self._positions, use_cache=False)
+            self._model(ids.to(device), position_ids=positions.to(device), use_cache=False)
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         """Put a layer's new keys and values at their places, and let each query see those up to its own."""
         states = self._states or self._make(key, value)
-        end = _room(int(self._positions.max()) + 1)
-        key, value = (
-            self._put(kept[layer], one)[self._rows, :, :end]
-            for kept, one in ((states.keys, key), (states.values, value))
-        )
-        later = torch.arange(end, device=key.device) > self._positions[:, None, :, None]
-        bias = later.to(key.dtype) * HIDDEN
-        if key.device.type != "cpu":
-            grouping = query.shape[1] != key.shape[1]
-            return scaled_dot_product_attention(query, key, value, bias, scale=scaling, enable_gqa=grouping)
-        bias = bias.repeat(1, 1, query.shape[1] // key.shape[1], 1)
-        found, _ = attend(grouped(query, key.shape[1]), key, value, scaling, bias)
+        group = query.shape[1] // key.shape[1]
+        key, value = (self._put(kept[layer], one) for kept, one in ((states.keys, key), (states.values, value)))
+        bias = self._hidden[:, None].to(key.dtype)
+        if key.device.type != "cpu":  # its fast kernels take no mask together with fewer heads of keys
+            key, value = (one.repeat_interleave(group, dim=1) for one in (key, value))
+            return scaled_dot_product_attention(query, key, value, bias, scale=scaling)
+        found, _ = attend(grouped(query, key.shape[1]), key, value, scaling, bias.repeat(1, 1, group, 1))
         return found.view(*query.shape[:-1], -1)
 
     def _put(self, kept: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-        rows = self._rows[:, None].expand_as(self._new)[self._new]
-        kept[rows, :, self._positions[self._new]] = fresh.transpose(1, 2)[self._new]
-        return kept
+        """Put a layer's new keys or values among those kept; return all up to the last, of these rows."""
+        rows, positions = self._at
+        kept[rows, :, positions] = fresh.transpose(1, 2)[self._new]
+        return kept[self._rows, :, : self._end]
 
     def _make(self, key: torch.Tensor, value: torch.Tensor) -> States:
         """Room for all, of the kind of a layer's `key` and `value`, and what is known in it."""
@@ -118,14 +118,11 @@ class _Window:
         return made
 
 
-def _room(num_tokens: int) -> int:
-    return -(-num_tokens // MIN_KEYS) * MIN_KEYS
-
-
 def attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, *, scaling: float, **__: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, *, scaling: float, **options: Any
 ) -> tuple[torch.Tensor, None]:
     """Transformers' attention interface: (rows, heads, tokens, width) of the tokens that are not known."""
+    check_plain(options)
     return module.config.attended.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
 
 
@@ -144,8 +141,13 @@ class PrefixCache:
         self.num_known: list[int] = []  # tokens found here of each prompt of the last batch
 
     def states(self, prompts: Sequence[Pieces]) -> tuple[States, torch.Tensor]:
-        """States of a batch, each prompt's from the left, and the prompts' lengths, shape (batch)."""
+        """States of a batch, each prompt's from the left, and the prompts' lengths, shape (batch).
+
+        A prompt without a token is a ValueError.
+        """
         rows = [[token for piece in prompt for token in piece] for prompt in prompts]
+        if not all(rows):
+            raise ValueError(f"prompt {rows.index([])} of the batch has no token")
         known = [self._known(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
         num_known = [sum(part.keys.shape[-2] for part in parts) for parts in known]
         batch = _Window(self._model, rows, known, num_known).states()

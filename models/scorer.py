@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from transformers import DynamicCache
 
-from models import ppm
-from models.attention import MIN_KEYS, filled_up
+from models import ppm, siblings
+from models.attention import MIN_KEYS, ROWS_APART, attending, check_window, filled_up, up
 from models.batching import Batcher
 from models.checkpoints import default_device, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
-from models.siblings import Prompts, attending, sibling_cache
+from models.siblings import Prompts
 from models.tokens import encode_siblings
 from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
-SCORE_DIGITS = 4  # on a GPU the digits beyond hang on what else is in the batch
+SCORE_DIGITS = 4  # where kernels add up by shape, the digits beyond hang on what else is in the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class TransformersScorer:
         self._model = ppm.load_ppm(checkpoint, device=self._device).eval()
         self._prefixes = PrefixCache(self._model.base_model)
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
+        check_window(checkpoint, self._model.config, self._max_context)
         self._batcher = Batcher(self._score, max_size=max_batch)
         self._num_scored = self._num_tokens = 0
 
@@ -95,12 +97,11 @@ class TransformersScorer:
         rows = [row for request in requests for row in request.candidates]
         ids, mask = self._pad(rows)
         positions = lengths[prompts.node, None] + torch.arange(ids.shape[1], device=self._device)
-        cache = sibling_cache(self._model.config.num_hidden_layers, states.keys.shape[-2])
-        with attending(self._model, prompts):
-            hidden = self._model.base_model(ids, position_ids=positions, past_key_values=cache).last_hidden_state
+        with attending(self._model, siblings.NAME, prompts):
+            output = self._model.base_model(ids, position_ids=positions, past_key_values=DynamicCache())
         ends = filled_up(torch.arange(len(rows), device=self._device)), filled_up(mask.sum(-1) - 1)
-        last = hidden[ends]
-        values = [round(score, SCORE_DIGITS) for score in ppm.scores(ppm.logits(self._model, last)).tolist()]
+        logits = ppm.logits(self._model, output.last_hidden_state[ends])
+        values = [round(score, SCORE_DIGITS) for score in ppm.scores(logits).tolist()]
         self._num_scored += len(rows)
         self._num_tokens += sum(map(len, rows)) + sum(len(piece) for request in requests for piece in request.prefix)
         answers, at = [], 0
@@ -111,7 +112,7 @@ class TransformersScorer:
 
     def _pad(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, padded on the right."""
-        shape = len(rows), max(MIN_KEYS, *map(len, rows))
+        shape = len(rows), up(max(MIN_KEYS, *map(len, rows)), ROWS_APART)
         ids = torch.full(shape, self._tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):

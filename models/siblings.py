@@ -7,18 +7,14 @@ the prompts' cache.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
-from transformers.cache_utils import Cache, DynamicLayer
 
-from models.attention import HIDDEN, MIN_QUERIES, attend, causal, grouped
-from models.attention import attending as attending_by
+from models.attention import HIDDEN, MIN_QUERIES, attend, causal, check_plain, grouped
 from models.prefixes import States
-from rstar.protocols import UserError
 
 NAME = "siblings"
 WORTH_A_COPY = 0.75  # prompts are left behind once fewer than this share of them are in use
@@ -67,32 +63,14 @@ def places(group: torch.Tensor) -> torch.Tensor:
     return place
 
 
-class SiblingLayer(DynamicLayer):
-    """A row's own keys and values, after a prompt that is kept elsewhere."""
-
-    def __init__(self, prompt_length: int) -> None:
-        super().__init__()
-        self.prompt_length = prompt_length
-
-    def get_seq_length(self) -> int:
-        return self.prompt_length + super().get_seq_length()
-
-
-def sibling_cache(num_layers: int, prompt_length: int) -> Cache:
-    return Cache(layers=[SiblingLayer(prompt_length) for _ in range(num_layers)])
-
-
-def attending(model: Any, prompts: Prompts) -> AbstractContextManager[None]:
-    """Within the block `model` continues `prompts`, with a `sibling_cache`."""
-    return attending_by(model, NAME, prompts)
-
-
 def attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, *, scaling: float, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' attention interface: query (rows, heads, tokens, width), key and value of the rows' own tokens."""
-    if options.get("softcap") or options.get("s_aux") is not None:
-        raise UserError("the engine in process has no soft-capped or sink attention; serve this model with vLLM")
+    """Transformers' attention interface: query (rows, heads, tokens, width), key and value of the rows' own tokens.
+
+    Within `attending(model, NAME, prompts)` a model continues `prompts`; its cache holds what the rows say themselves.
+    """
+    check_plain(options)
     prompts: Prompts = module.config.attended
     rows, heads, length, width = query.shape
     query = grouped(query, key.shape[1])

@@ -42,14 +42,14 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
                 yield file, node.module or ""
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     forbidden = MAY_IMPORT.keys() - MAY_IMPORT[room] - {room}
     wrong = [f"{file}: {name}" for file, name in imports(room) if name.split(".")[0] in forbidden]
     assert not wrong
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_a_heavy_package_is_imported_in_its_own_room_only(room: str) -> None:
     top_names = [(file, name.split(".")[0]) for file, name in imports(room)]
     wrong = [f"{file}: {name}" for file, name in top_names if room not in ONLY_IN.get(name, {room})]

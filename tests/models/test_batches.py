@@ -15,7 +15,6 @@ from models.checkpoints import load_policy, load_tokenizer
 from models.engine import TransformersPolicy
 from models.prefixes import PrefixCache
 from models.scorer import TransformersScorer
-from rstar.protocols import Proposal
 
 pytestmark = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels add up in other orders"
@@ -24,12 +23,12 @@ NUM_REQUESTS = 25
 STEP = "\n# Ana has {} nuts, and Ben gives her {}\nana = {}\n<end_of_step>"
 
 
-@pytest.fixture(autouse=True)
-def _all_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one_thread", "two_threads"])
+def _all_digits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(engine, "LOGPROB_DIGITS", 12)
     monkeypatch.setattr(scorer, "SCORE_DIGITS", 12)
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(threads)
 
@@ -49,43 +48,51 @@ def small_ppm(small_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def requests() -> list[tuple[str, list[str]]]:
     rng = random.Random(7)
     steps = [[STEP.format(*rng.sample(range(100), 3)) for _ in range(rng.randrange(6))] for _ in range(NUM_REQUESTS)]
-    return [(f"Ana has {i} nuts. " * rng.randrange(1, 20), each) for i, each in enumerate(steps)]
+    return [
+        (f"Ana has {i} nuts. " * rng.choice([1, 3, 9, 40]), each) for i, each in enumerate(steps)
+    ]  # 8 to 430 tokens
 
 
-def proposed(checkpoint: Path, max_batch: int) -> list[list[Proposal]]:
-    async def run() -> list[list[Proposal]]:
+def proposed(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[tuple[str, float]]]:
+    """The candidates asked for the last of `times`, when all prompts are known."""
+
+    async def run() -> list[list[tuple[str, float]]]:
         async with TransformersPolicy(checkpoint, max_new_tokens=30, max_batch=max_batch, device="cpu") as policy:
-            asked = (
-                policy.propose(question, prefix, num_candidates=1 + i % 4, seed=i)
-                for i, (question, prefix) in enumerate(requests())
-            )
-            return [list(each) for each in await asyncio.gather(*asked)]
+            for _ in range(times):
+                asked = (
+                    policy.propose(question, prefix, num_candidates=1 + i % 4, seed=i)
+                    for i, (question, prefix) in enumerate(requests())
+                )
+                found = await asyncio.gather(*asked)
+            return [[(each.text, each.logprob) for each in one] for one in found]
 
     return asyncio.run(run())
 
 
-def scores(checkpoint: Path, max_batch: int) -> list[list[float]]:
+def scores(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[float]]:
     async def run() -> list[list[float]]:
         async with TransformersScorer(checkpoint, max_batch=max_batch, device="cpu") as asked:
-            each = (
-                asked.score(question, prefix, [STEP.format(i, j, i + j) * (1 + j % 2) for j in range(1 + i % 4)])
-                for i, (question, prefix) in enumerate(requests())
-            )
-            return [list(one) for one in await asyncio.gather(*each)]
+            for _ in range(times):
+                each = (
+                    asked.score(question, prefix, [STEP.format(i, j, i + j) * (1 + 9 * j) for j in range(1 + i % 4)])
+                    for i, (question, prefix) in enumerate(requests())
+                )
+                found = await asyncio.gather(*each)
+            return [list(one) for one in found]
 
     return asyncio.run(run())
 
 
 def test_candidates_and_their_probabilities_are_equal_to_the_last_bit(small_policy: Path) -> None:
-    alone = [[(each.text, each.logprob) for each in one] for one in proposed(small_policy, 1)]
-    for max_batch in (7, 1000):
-        assert [[(each.text, each.logprob) for each in one] for one in proposed(small_policy, max_batch)] == alone
+    alone = proposed(small_policy, 1)
+    assert max(len(prefix) for _, prefix in requests()) > 3 and len({text for one in alone for text, _ in one}) > 50
+    assert proposed(small_policy, 7) == proposed(small_policy, 1000) == proposed(small_policy, 9, times=2) == alone
 
 
 def test_scores_are_equal_to_the_last_bit(small_ppm: Path) -> None:
     alone = scores(small_ppm, 1)
     assert len({score for one in alone for score in one}) > NUM_REQUESTS
-    assert scores(small_ppm, 9) == scores(small_ppm, 1000) == alone
+    assert scores(small_ppm, 9) == scores(small_ppm, 1000) == scores(small_ppm, 7, times=2) == alone
 
 
 @torch.inference_mode()

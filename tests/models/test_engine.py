@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.attention import MIN_ROWS
+from models.attention import MIN_ROWS, ROWS_APART
 from models.checkpoints import load_policy, load_tokenizer
 from models.engine import TransformersPolicy, _Request, gathered
 from models.tiny import train_tokenizer
@@ -81,11 +81,12 @@ async def test_candidates_are_computed_once_until_they_part(small_policy: Path) 
         policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
         alike = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=40, seed=10)
     assert set(rows) == {MIN_ROWS} and len(set(texts(list(alike)))) == 1
-    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+    async with TransformersPolicy(small_policy, max_new_tokens=12, temperature=0.1) as policy:
         rows.clear()
         policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=40, seed=10)
-    assert rows[0] == MIN_ROWS and max(rows) < len(set(texts(list(other)))) + MIN_ROWS
+    assert rows[0] == MIN_ROWS and 1 < len(set(texts(list(other)))) < 36
+    assert MIN_ROWS < max(rows) < len(set(texts(list(other)))) + ROWS_APART
 
 
 async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:
@@ -152,6 +153,30 @@ async def test_a_prefix_as_long_as_the_context_gets_empty_candidates(small_polic
     async with TransformersPolicy(small_policy, max_new_tokens=4) as policy:
         found = await policy.propose("word " * 600, (), num_candidates=2, seed=0)
     assert texts(list(found)) == ["", ""]
+
+
+async def test_a_prompt_near_the_end_of_the_context_leaves_its_neighbours_their_room(small_policy: Path) -> None:
+    async with TransformersPolicy(small_policy, max_new_tokens=12, max_context=60) as policy:
+        alone = await policy.propose(QUESTIONS[0], (), num_candidates=3, seed=10)
+        long, short = await asyncio.gather(
+            policy.propose("word " * 32, (), num_candidates=3, seed=11),
+            policy.propose(QUESTIONS[0], (), num_candidates=3, seed=10),
+        )
+        assert policy.metrics()["num_batches"] == 2
+    assert texts(list(short)) == texts(list(alone)) and max(each.num_tokens for each in short) == 12
+    assert 0 < max(each.num_tokens for each in long) == 60 - long[0].prompt_tokens < 12
+
+
+async def test_a_window_narrower_than_the_context_is_one_line(small_policy: Path, tmp_path: Path) -> None:
+    for file in small_policy.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1, "layer_types": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"its tokens see 64 before them.*models.max_context = 64") as caught:
+        TransformersPolicy(tmp_path)
+    assert "\n" not in str(caught.value)
+    TransformersPolicy(tmp_path, max_context=64)
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:

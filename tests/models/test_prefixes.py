@@ -40,6 +40,21 @@ def test_states_are_those_of_the_whole_prompts(model: torch.nn.Module) -> None:
     check(PrefixCache(model), model, list(PROMPTS))
 
 
+@pytest.mark.parametrize("at_once", [1, 6])
+def test_a_batch_is_read_a_few_prompts_at_once(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("models.prefixes.CPU_TOKENS", at_once)
+    cache = PrefixCache(model)
+    check(cache, model, [[OTHER], [QUESTION], list(PROMPTS[2]), [STEPS[1]]])
+    check(cache, model, [[QUESTION, *STEPS], [STEPS[1], OTHER], [OTHER], [STEPS[0]]])
+
+
+def test_a_prompt_without_a_token_is_an_error(model: torch.nn.Module) -> None:
+    with pytest.raises(ValueError, match="prompt 1 of the batch has no token"):
+        PrefixCache(model).states([[QUESTION], [[]]])
+
+
 def test_only_what_is_new_is_computed_and_the_states_are_the_same(model: torch.nn.Module) -> None:
     cache = PrefixCache(model)
     check(cache, model, list(PROMPTS))

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DynamicCache
 
+from models.attention import attending
 from models.checkpoints import load_policy
 from models.prefixes import PrefixCache
-from models.siblings import Prompts, attending, sibling_cache
+from models.siblings import NAME, Prompts
 
 PROMPTS = ([40, 41, 42, 43], [50], [60, 61])
 COUNTS = [3, 1, 2]
@@ -30,13 +32,10 @@ def expected(model: torch.nn.Module, row: int) -> torch.Tensor:
 def continued(model: torch.nn.Module, *, at_once: bool) -> torch.Tensor:
     """Hidden states (rows, tokens, width) of ROWS after PROMPTS, all tokens at once or one by one."""
     states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
-    prompts, cache = (
-        Prompts.of(states, lengths, COUNTS),
-        sibling_cache(model.config.num_hidden_layers, states.keys.shape[-2]),
-    )
+    prompts, cache = Prompts.of(states, lengths, COUNTS), DynamicCache()
     positions = lengths[prompts.node, None] + torch.arange(ROWS.shape[1])
     parts = [slice(0, 3)] if at_once else [slice(at, at + 1) for at in range(3)]
-    with attending(model, prompts):
+    with attending(model, NAME, prompts):
         return torch.cat(
             [
                 model(ROWS[:, part], position_ids=positions[:, part], past_key_values=cache).last_hidden_state
@@ -56,18 +55,15 @@ def test_siblings_see_their_own_prompt_and_their_own_tokens(model: torch.nn.Modu
 @torch.inference_mode()
 def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Module) -> None:
     states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
-    prompts, cache = (
-        Prompts.of(states, lengths, COUNTS),
-        sibling_cache(model.config.num_hidden_layers, states.keys.shape[-2]),
-    )
+    prompts, cache = Prompts.of(states, lengths, COUNTS), DynamicCache()
     positions = lengths[prompts.node, None]
-    with attending(model, prompts):
+    with attending(model, NAME, prompts):
         model(ROWS[:, :1], position_ids=positions, past_key_values=cache)
     left = torch.tensor([False, True, False, False, True, True])
     cache.batch_select_indices(left)
     prompts = prompts.only(left)
     assert prompts.states.keys.shape[1] == 2  # the second prompt has no row any more
-    with attending(model, prompts):
+    with attending(model, NAME, prompts):
         found = model(
             ROWS[left, 1:], position_ids=positions[left] + torch.tensor([1, 2]), past_key_values=cache
         ).last_hidden_state
