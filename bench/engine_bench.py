@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import httpx
 import psutil
 
 from models.completions import PATH, CompletionsPolicy
@@ -189,12 +190,23 @@ async def serve(stack: AsyncExitStack, serving: Serving, cores: set[int] | None)
     return urls
 
 
+async def forget(urls: Sequence[str]) -> None:
+    """Empty the servers' prefix caches."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for url in urls:
+            (await client.post(f"{url}/reset_prefix_cache")).raise_for_status()
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """A search of all problems: its trees and how long it took."""
 
     trees: list[Tree]
     seconds: float
+
+    def rate(self) -> float:
+        """Expansions a second."""
+        return sum(node.expanded for tree in self.trees for node in tree.nodes) / self.seconds
 
 
 async def bench(
@@ -247,9 +259,12 @@ async def bench(
                 trees += await asyncio.gather(*(one(number, barriers) for number in batch))
             return Search(trees, time.monotonic() - began)
 
-        await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels and caches
+        await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels
         metered = MeteredPolicy(policy)
-        ours, lockstep = await searched(), await in_lockstep()
+        await forget([*policy_urls, *ppm_urls])
+        ours = await searched()
+        await forget([*policy_urls, *ppm_urls])
+        lockstep = await in_lockstep()
         batches = {
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
@@ -268,8 +283,8 @@ def show(ours: Search, lockstep: Search, found: Meter, batches: dict[str, Meter]
     )
     equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
-        f"In lockstep, with the caches that the search had filled: {lockstep.seconds:.0f} s, "
-        f"{lockstep.seconds / ours.seconds:.2f} times as long; {equal} of the trees are equal.\n"
+        f"In lockstep, with caches as empty at first: {lockstep.seconds:.0f} s, {lockstep.rate():.1f} expansions a "
+        f"second; ours {ours.rate():.1f}, {ours.rate() / lockstep.rate():.2f} times as many; {equal} trees are equal.\n"
     )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")
@@ -299,6 +314,7 @@ def main() -> None:
             sys.exit(
                 f"{checkpoint}: no such checkpoint; `make demo` trains a pair, or name one with --policy and --ppm"
             )
+    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # whose servers can forget
     try:
         asyncio.run(bench(given.policy, given.ppm, given.trees, given.in_flight, given.rollouts_in_flight, given.logs))
     except (UserError, PolicyError, ScorerError) as error:
