@@ -1,4 +1,7 @@
-"""What the flows' tests share: a temporary Prefect server, which calls nobody and ends with its module."""
+"""What the flows' tests share: a temporary Prefect server, which calls nobody and ends with its module.
+
+Where tests run in several processes each has its share of the cores: threads that share one spin and wait.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["TQDM_DISABLE"] = "1"
+# Before torch is.
+if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_workers)))
 os.environ.pop("PREFECT_API_URL", None)
 
 

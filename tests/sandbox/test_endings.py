@@ -133,8 +133,9 @@ def test_an_engine_that_fails_at_the_end_is_no_error(error: type[Exception], mon
 
 async def test_a_local_server_whose_start_is_given_up_is_killed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "BOOT", "import time; time.sleep(60)")
+    before = set(psutil.Process().children())
     starting = asyncio.create_task(LocalLink.start(LIMITS, namespaces=False))
-    while not (children := psutil.Process().children()):
+    while not (children := set(psutil.Process().children()) - before):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     await given_up(starting)
