@@ -23,6 +23,15 @@ if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 os.environ.pop("PREFECT_API_URL", None)
 
 
+LONG = ("test_served_round.py", "test_learning.py", "test_served.py", "test_served_search.py", "test_smoke.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one of them at the end."""
+    order = {name: at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
