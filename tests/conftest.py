@@ -6,6 +6,7 @@ Where tests run in several processes each has its share of the cores: threads th
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -30,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process is left with one of them at the end."""
     order = {name: at for at, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_servers_stay() -> Iterator[None]:
+    """vLLM's, which else would be kept for the next who asks."""
+    yield
+    if serving := sys.modules.get("models.serving"):
+        serving.stop_idle()
 
 
 @pytest.fixture(scope="module")

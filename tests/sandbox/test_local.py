@@ -71,18 +71,19 @@ async def test_a_step_that_takes_longer_when_it_is_made_again_has_the_time_of_an
 
 @pytest.mark.parametrize("namespaces", [True, False])
 async def test_no_process_outlives_its_server(namespaces: bool) -> None:
+    before = set(psutil.Process().children(recursive=True))
     async with LocalSandbox(limits=LIMITS, num_workers=1, namespaces=namespaces) as sandbox:
         for number in range(3):
             await sandbox.run(None, f"x = [{number}]")
         running = asyncio.create_task(sandbox.run(None, "import time\ntime.sleep(60)"))
         await asyncio.sleep(0.2)
-        processes = psutil.Process().children(recursive=True)
+        processes = set(psutil.Process().children(recursive=True)) - before
         assert len(processes) >= 6  # the server, a root, three checkpoints, the sleeper
         os.kill(sandbox._servers[0].pid or 0, signal.SIGKILL)
         _, alive = psutil.wait_procs(processes, timeout=3)
         assert not alive
         assert (await running).verdict is Verdict.TIME_LIMIT
-    assert not psutil.Process().children(recursive=True)
+    assert not set(psutil.Process().children(recursive=True)) - before
 
 
 STEPS = [
