@@ -284,7 +284,8 @@ def show(ours: Search, lockstep: Search, found: Meter, batches: dict[str, Meter]
     equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
         f"In lockstep, with caches as empty at first: {lockstep.seconds:.0f} s, {lockstep.rate():.1f} expansions a "
-        f"second; ours {ours.rate():.1f}, {ours.rate() / lockstep.rate():.2f} times as many; {equal} trees are equal.\n"
+        f"second; ours {ours.rate():.1f}, {ours.rate() / lockstep.rate():.2f} times as many; {equal} trees are equal "
+        "(rollouts of a tree that overlap give other trees).\n"
     )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")

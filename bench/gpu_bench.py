@@ -1,6 +1,6 @@
 """Does the search keep a GPU busy? Search with the engine in process, beside a flat batch and lockstep on the same one.
 
-    python -m bench.gpu_bench [--policy DIR --ppm DIR] [--trees 64 256] [--in-flight 512]
+    python -m bench.gpu_bench [--policy DIR --ppm DIR] [--trees 16 64] [--in-flight 512]
 
 Prints Markdown, for docs/results.md. Policy and PPM are widened to more than 100 million parameters that say what the
 small ones say (bench/widened.py), so that trees look as they do in a run. A rate is tokens generated over the time in
@@ -83,7 +83,7 @@ class Measured:
         return self.policy["num_requests"] / self.seconds
 
     def row(self, ours: Measured) -> str:
-        busy, scoring = (100 * each.get("busy_seconds", 0.0) / self.seconds for each in (self.policy, self.ppm))
+        busy, scoring = (100 * each["busy_seconds"] / self.seconds for each in (self.policy, self.ppm))
         return (
             f"| {self.name} | {self.seconds:.1f} | {self.policy['num_generated_tokens']:,.0f} | {self.rate:,.0f} "
             f"| {100 * ours.rate / self.rate:.1f} % | {self.expansions:.1f} | {busy:.0f} % | {scoring:.0f} % "
@@ -120,7 +120,7 @@ class Flat:
 
     async def repeat(self, policy: TransformersPolicy, at_once: int) -> list[Tree]:
         """Ask again, of an engine that stops at a length alone."""
-        policy._end_ids, policy._max_new_tokens = torch.tensor([-1]), round(mean(self.lengths))
+        policy._end_ids, policy._stop_ids, policy._max_new_tokens = torch.tensor([-1]), [], round(mean(self.lengths))
 
         async def one(number: int) -> None:
             question, prefix, num_candidates, seed = self.asked[number]
@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", default="runs/demo/models/round=4/policy", type=Path)
     parser.add_argument("--ppm", default="runs/demo/models/round=4/ppm", type=Path)
-    parser.add_argument("--trees", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--trees", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--in-flight", type=int, default=512, help="trees at once")
     parser.add_argument("--max-batch", type=int, default=2048, help="candidates in a batch of an engine")
     given = parser.parse_args()

@@ -149,7 +149,7 @@ class TrainingSection(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     max_length: Count = 4096
     accumulate: bool = False  # train on the sets of the rounds before as well
-    threads: CountOrNone = 0  # of each training; 0: as many as there are cores (or OMP_NUM_THREADS), or its share
+    threads: CountOrNone = 0  # of each training; 0: as many as there are, or its share of them
 
     @model_validator(mode="after")
     def used_rates(self) -> Self:

@@ -20,9 +20,9 @@ from rstar.protocols import UserError
 
 HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
 BLOCK = 192  # keys whose values are added up in one product: more are cut by their number
-MIN_KEYS = 32  # of a softmax, fewer are added up in another order; prompts have a multiple of it
+MIN_KEYS = 32  # of a softmax, fewer than 17 are added up in another order; prompts have a multiple of it
 MIN_ROWS = 12  # of a linear layer on two threads
-ROWS_APART = 4  # of one with a single output; and a batch that threads share is cut at a whole vector of activations
+ROWS_APART = 4  # a layer with a single output takes so many at once; and two threads share their activations evenly
 MIN_QUERIES = 4  # of a product with keys
 
 
@@ -49,8 +49,8 @@ def check_window(checkpoint: object, config: Any, max_context: int) -> None:
     """Refuse a model whose tokens do not see all before them. `max_context` is of the engine, in tokens."""
     if (window := getattr(config, "sliding_window", None)) and window < max_context:
         raise UserError(
-            f"{checkpoint}: its tokens see {window} before them, and the engine in process has full attention only; "
-            f"set models.max_context = {window} at most, or engine.kind = 'vllm'"
+            f"{checkpoint}: a token sees {window} at most, and the engine in process has full attention only; "
+            f"set model.max_context = {window} at most, or engine.kind = 'vllm'"
         )
 
 

@@ -56,7 +56,7 @@ class _Window:
         waiting = sorted((i for i, tokens in enumerate(self._fresh) if tokens), key=lambda i: -len(self._fresh[i]))
         max_tokens = CPU_TOKENS if self._model.device.type == "cpu" else GPU_TOKENS
         while waiting:
-            at_once = max(1, max_tokens // len(self._fresh[waiting[0]]))
+            at_once = max(1, max_tokens // _columns(self._fresh[waiting[0]]))
             self._compute(waiting[:at_once])
             waiting = waiting[at_once:]
         if self._states is None:  # all is known
@@ -66,21 +66,21 @@ class _Window:
 
     def _compute(self, rows: list[int]) -> None:
         fresh = [self._fresh[row] for row in rows]
-        # columns beyond what any row needs are for nobody to read: with them no product has too few rows
-        ids = torch.zeros((len(rows), up(max(MIN_ROWS, *map(len, fresh)), ROWS_APART)), dtype=torch.long)
+        ids = torch.zeros((len(rows), max(map(_columns, fresh))), dtype=torch.long)
         new = torch.zeros_like(ids, dtype=torch.bool)
         for i, tokens in enumerate(fresh):
             ids[i, : len(tokens)], new[i, : len(tokens)] = torch.tensor(tokens), True
         positions = torch.tensor([self._num_known[row] for row in rows])[:, None] + torch.arange(ids.shape[1])
         positions = positions.where(new, 0)
-        end = up(int(positions.max()) + 1, MIN_KEYS)
-        hidden = (torch.arange(end) > positions[:, :, None]) * HIDDEN
-        at = torch.tensor(rows)[:, None].expand_as(new)[new], positions[new]
-        device = self._model.device
-        self._rows, self._end = torch.tensor(rows, device=device), end
-        self._new, self._at, self._hidden = new.to(device), tuple(each.to(device) for each in at), hidden.to(device)
+        self._end = up(int(positions.max()) + 1, MIN_KEYS)
+        self._rows, self._new, positions, ids = (
+            one.to(self._model.device) for one in (torch.tensor(rows), new, positions, ids)
+        )
+        self._at = self._rows[:, None].expand_as(self._new)[self._new], positions[self._new]
+        later = torch.arange(self._end, device=positions.device) > positions[:, None, :, None]
+        self._bias = torch.where(later, HIDDEN, 0.0).to(self._model.dtype)
         with attending(self._model, NAME, self):
-            self._model(ids.to(device), position_ids=positions.to(device), use_cache=False)
+            self._model(ids, position_ids=positions, use_cache=False)
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
@@ -89,11 +89,11 @@ class _Window:
         states = self._states or self._make(key, value)
         group = query.shape[1] // key.shape[1]
         key, value = (self._put(kept[layer], one) for kept, one in ((states.keys, key), (states.values, value)))
-        bias = self._hidden[:, None].to(key.dtype)
         if key.device.type != "cpu":  # its fast kernels take no mask together with fewer heads of keys
             key, value = (one.repeat_interleave(group, dim=1) for one in (key, value))
-            return scaled_dot_product_attention(query, key, value, bias, scale=scaling)
-        found, _ = attend(grouped(query, key.shape[1]), key, value, scaling, bias.repeat(1, 1, group, 1))
+            return scaled_dot_product_attention(query, key, value, self._bias, scale=scaling)
+        bias = self._bias.repeat(1, 1, group, 1)
+        found, _ = attend(grouped(query, key.shape[1]), key, value, scaling, bias)
         return found.view(*query.shape[:-1], -1)
 
     def _put(self, kept: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
@@ -116,6 +116,11 @@ class _Window:
                 at = end
         self._states = made
         return made
+
+
+def _columns(tokens: list[int]) -> int:
+    """How many a row's tokens take up: those beyond are for nobody to read, with them no product has too few rows."""
+    return up(max(MIN_ROWS, len(tokens)), ROWS_APART)
 
 
 def attention(

@@ -55,7 +55,7 @@ class TrainingConfig:
     shuffle_labels: bool = False  # the control: PPM targets dealt out at random
     seed: int = 0
     device: str = ""  # empty: a GPU where there is one
-    threads: int = 0  # 0: OMP_NUM_THREADS, or as many as there are cores
+    threads: int = 0  # 0: as many as there are
     extra: dict[str, Any] = field(default_factory=dict)  # what the caller wants in the manifest
 
     @classmethod
@@ -77,7 +77,7 @@ def start(config: TrainingConfig) -> None:
     from transformers import set_seed
 
     set_seed(config.seed)
-    torch.set_num_threads(config.threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
 
 
 def optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.Optimizer:

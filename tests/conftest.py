@@ -1,6 +1,7 @@
 """What the flows' tests share: a temporary Prefect server, which calls nobody and ends with its module.
 
-Where tests run in several processes each has its share of the cores: threads that share one spin and wait.
+Where tests run in several processes each has its share of the cores for its own models: threads that share one spin and
+wait.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from models.attention import MIN_ROWS
 from models.checkpoints import load_policy
 from models.prefixes import PrefixCache
 
@@ -40,14 +41,19 @@ def test_states_are_those_of_the_whole_prompts(model: torch.nn.Module) -> None:
     check(PrefixCache(model), model, list(PROMPTS))
 
 
-@pytest.mark.parametrize("at_once", [1, 6])
+@pytest.mark.parametrize(("max_tokens", "rows_at_once"), [(1, [1, 1, 1, 1]), (2 * MIN_ROWS, [2, 2]), (10**4, [4])])
 def test_a_batch_is_read_a_few_prompts_at_once(
-    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, at_once: int
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, max_tokens: int, rows_at_once: list[int]
 ) -> None:
-    monkeypatch.setattr("models.prefixes.CPU_TOKENS", at_once)
+    monkeypatch.setattr("models.prefixes.CPU_TOKENS", max_tokens)
     cache = PrefixCache(model)
-    check(cache, model, [[OTHER], [QUESTION], list(PROMPTS[2]), [STEPS[1]]])
-    check(cache, model, [[QUESTION, *STEPS], [STEPS[1], OTHER], [OTHER], [STEPS[0]]])
+    read: list[int] = []
+    with torch.inference_mode():
+        counting = model.register_forward_pre_hook(lambda module, given: read.append(len(given[0])))
+        cache.states([[OTHER], [QUESTION], list(PROMPTS[2]), [STEPS[1]]])
+        counting.remove()
+    assert read == rows_at_once
+    check(cache, model, [[QUESTION, *STEPS], [STEPS[1], OTHER], [OTHER], list(PROMPTS[2])])
 
 
 def test_a_prompt_without_a_token_is_an_error(model: torch.nn.Module) -> None:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from rstar.protocols import Executor, SandboxLost, Verdict
-from sandbox.container import DockerSandbox
+from sandbox.container import LABEL, DockerSandbox, engine
 from sandbox.limits import Limits
 from sandbox.local import LocalSandbox
 from sandbox.pool import Sandbox
@@ -447,13 +447,13 @@ asyncio.run(main())
 def test_the_step_of_a_killed_owner_ends_with_it(provider: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if provider == "docker":
         request.getfixturevalue("docker_image")
-    environment, before = os.environ | {"TMPDIR": str(tmp_path)}, busy()
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, provider], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert owner.stdout and owner.stdout.readline() == "open\n"
     deadline = time.monotonic() + 20
-    while not (there := busy() - before) and time.monotonic() < deadline:
+    while not (there := busy() & processes_of(owner.pid, provider)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert there  # the step's process
     owner.kill()
@@ -466,6 +466,15 @@ def test_the_step_of_a_killed_owner_ends_with_it(provider: str, request: pytest.
         [folder] = tmp_path.glob("rstar-sandbox-*")
         remove_abandoned_in(tmp_path)
         assert not folder.exists()
+
+
+def processes_of(owner: int, provider: str) -> set[int]:
+    """Those that a process started, in its containers too."""
+    if provider == "local":
+        return {process.pid for process in psutil.Process(owner).children(recursive=True)}
+    with engine() as client:
+        tops = [one.top() for one in client.containers.list(filters={"label": f"{LABEL}={owner}"})]
+    return {int(row[top["Titles"].index("PID")]) for top in tops for row in top["Processes"]}
 
 
 def busy() -> set[int]:

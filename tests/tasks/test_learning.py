@@ -40,7 +40,7 @@ async def accuracy(
     """Share of held-out pairs whose truly right step a PPM trained on `pairs` scores higher."""
     config = TrainingConfig(
         data="pairs", base=str(BASE), out=str(out), learning_rate=2e-3, optimizer="muon", epochs=2, group_batch=32,
-        max_length=1024, shuffle_labels=shuffle, seed=seed,
+        max_length=1024, shuffle_labels=shuffle, seed=seed, threads=1,
     )  # fmt: skip
     train_ppm.train(config, pairs)
     async with TransformersScorer(out) as scorer:
