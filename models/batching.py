@@ -7,10 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
+
+import torch
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+NUM_THREADS = torch.get_num_threads()  # before an engine has taken less: torch gives a new thread what the last one set
 
 
 @dataclass(slots=True)
@@ -26,14 +31,17 @@ class Batcher(Generic[Request, Answer]):
 
     A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather. It is
     the request that waits longest with those nearest to it in length, so that little of the batch is padding.
-    Cancelled requests are dropped. An error of `work` goes to every request of its batch.
+    Cancelled requests are dropped. An error of `work` goes to every request of its batch. `threads` are those of a
+    batch's products on the CPU, 0 as many as torch began with; two engines whose threads share a core spin and wait.
     """
 
-    def __init__(self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int) -> None:
+    def __init__(
+        self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int, threads: int = 0
+    ) -> None:
         self._work = work
         self._max_size = max_size
         self._waiting: list[_Waiting[Request, Answer]] = []
-        self._thread = ThreadPoolExecutor(1)
+        self._thread = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, threads or NUM_THREADS))
         self._running: asyncio.Task[None] | None = None
         self.busy_seconds = 0.0
         self.num_batches = 0

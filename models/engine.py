@@ -103,6 +103,7 @@ class TransformersPolicy:
         max_batch: int = 256,
         device: str = "",
         few_shot: bool = False,
+        threads: int = 0,
     ) -> None:
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
@@ -116,7 +117,7 @@ class TransformersPolicy:
         self._stop_ids = stop_ids(self._tokenizer)
         self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
         self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
-        self._batcher = Batcher(self._generate, max_size=max_batch)
+        self._batcher = Batcher(self._generate, max_size=max_batch, threads=threads)
         self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
 
     async def __aenter__(self) -> Self:

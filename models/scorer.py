@@ -45,7 +45,13 @@ class TransformersScorer:
     """A StepScorer that runs a PPM checkpoint on this machine; `async with` it."""
 
     def __init__(
-        self, checkpoint: str | Path, *, max_batch: int = 256, max_context: int = 4096, device: str = ""
+        self,
+        checkpoint: str | Path,
+        *,
+        max_batch: int = 256,
+        max_context: int = 4096,
+        device: str = "",
+        threads: int = 0,
     ) -> None:
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
@@ -53,7 +59,7 @@ class TransformersScorer:
         self._prefixes = PrefixCache(self._model.base_model)
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         check_window(checkpoint, self._model.config, self._max_context)
-        self._batcher = Batcher(self._score, max_size=max_batch)
+        self._batcher = Batcher(self._score, max_size=max_batch, threads=threads)
         self._num_scored = self._num_tokens = 0
 
     async def __aenter__(self) -> Self:

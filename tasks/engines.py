@@ -68,6 +68,12 @@ class Models:
         return replace(self, ppm=None)
 
     @property
+    def local(self) -> dict[str, Any]:
+        """Of an engine in process. Policy and PPM get half of the cores each."""
+        threads = max(1, len(os.sched_getaffinity(0)) // 2) if self.ppm else 0
+        return {"max_batch": self.max_batch, "device": self.device, "threads": threads}
+
+    @property
     def policy_print(self) -> str:
         return fingerprint(self.policy)
 
@@ -166,8 +172,7 @@ async def opened_policy(models: Models) -> AsyncIterator[Policy]:
     if models.engine.kind == "transformers":
         from models.engine import TransformersPolicy
 
-        local = TransformersPolicy(checkpoint, max_batch=models.max_batch, device=models.device, **sampling)
-        async with local as policy:
+        async with TransformersPolicy(checkpoint, **sampling, **models.local) as policy:
             yield policy
         return
     from models.completions import CompletionsPolicy
@@ -212,9 +217,7 @@ async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
     if engine.kind == "transformers" or (engine.kind == "openai" and not engine.ppm_urls):
         from models.scorer import TransformersScorer
 
-        async with TransformersScorer(
-            checkpoint, max_batch=models.max_batch, max_context=models.max_context, device=models.device
-        ) as scorer:
+        async with TransformersScorer(checkpoint, max_context=models.max_context, **models.local) as scorer:
             yield scorer
         return
     from models.pooling import PoolingScorer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import engine, ppm, scorer
+from models import batching, engine, ppm, scorer
 from models.checkpoints import load_policy, load_tokenizer
 from models.engine import TransformersPolicy
 from models.prefixes import PrefixCache
@@ -27,6 +27,7 @@ STEP = "\n# Ana has {} nuts, and Ben gives her {}\nana = {}\n<end_of_step>"
 def _all_digits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(engine, "LOGPROB_DIGITS", 12)
     monkeypatch.setattr(scorer, "SCORE_DIGITS", 12)
+    monkeypatch.setattr(batching, "NUM_THREADS", request.param)  # the engines'
     threads = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield
