@@ -39,7 +39,7 @@ Overrides = Annotated[
     typer.Option("--set", help="KEY=VALUE of the recipe, rounds from 1: rounds.1.num_rollouts=4"),
 ]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
-OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder; the newest under runs/ by default.")]
+OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder or name; the newest in runs/ by default.")]
 
 AsBudget = Annotated[
     str | None,
@@ -63,7 +63,11 @@ def demo(
 
 
 @app.command()
-def evolve(recipe: str, out: Out = None, set: Overrides = None) -> None:
+def evolve(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (demo, smoke, gsm8k, ...) or a TOML file.")],
+    out: Out = None,
+    set: Overrides = None,
+) -> None:
     """Run a recipe to its end; what is done already is not done again."""
     run_evolution(recipe, out, set or [])
 
@@ -124,9 +128,9 @@ def solve(
     if (question is None) == (file is None):
         raise UserError('solve: give one question in quotes, or --file with many: rstar solve "What is 2 + 2?"')
     if file is not None:
-        found = solve_file(file, find_run(run), seed=seed, budget=limit, out=out)
+        found = solve_file(file, find_run(run, trained=True), seed=seed, budget=limit, out=out)
     else:
-        found = solve_question(question or "", find_run(run), seed=seed, budget=limit, out=out)
+        found = solve_question(question or "", find_run(run, trained=True), seed=seed, budget=limit, out=out)
     if not found:
         raise typer.Exit(130)
 
@@ -149,7 +153,7 @@ def serve(
     from flows.serving import serve_run
 
     limit, limits = budget_of(budget), Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
-    serve_run(find_run(run), host=host, port=port, limits=limits, budget=limit)
+    serve_run(find_run(run, trained=True), host=host, port=port, limits=limits, budget=limit)
 
 
 @app.command()
@@ -162,11 +166,13 @@ def benchmark(
     """Examine a run's last models on a file of problems."""
     from flows.solving import benchmark_file
 
-    print_rows(benchmark_file(file, find_run(run), level=level, limit=limit), title=str(file))
+    print_rows(benchmark_file(file, find_run(run, trained=True), level=level, limit=limit), title=str(file))
 
 
 @app.command()
-def report(run: Annotated[str | None, typer.Argument(help="The run's folder.")] = None) -> None:
+def report(
+    run: Annotated[str | None, typer.Argument(help="The run's folder or name; the newest in runs/ by default.")] = None,
+) -> None:
     """Write a run's report, and print its tables."""
     from report.page import write_report
     from report.tables import final_tables
@@ -207,14 +213,18 @@ def budget_of(text: str | None) -> Budget | None:
     return None if text is None else Budget.read(text)
 
 
-def find_run(run: str | None) -> str:
-    """Return the run asked for, or the newest one."""
+def find_run(run: str | None, *, trained: bool = False) -> str:
+    """Return the run asked for, by its folder or its name; or the newest one, of those with `trained` models if any."""
     if run is not None:
         if "://" not in run and not Path(run).is_dir():
+            if (RUNS / run / "recipe.json").is_file():
+                return str(RUNS / run)
             raise UserError(f"run {run}: no such folder; runs lie in {RUNS}/ unless --out said otherwise")
         return run
     runs = sorted(RUNS.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
     runs = [path for path in runs if any(path.parent.glob("problems/*.parquet"))] or runs  # one that could not begin
+    if trained:
+        runs = [path for path in runs if any(path.parent.glob("models/round=*/ppm/manifest.json"))] or runs
     if not runs:
         raise UserError(f"no run in {RUNS}/: start one with `rstar demo`, or name one with --run")
     return str(runs[-1].parent)

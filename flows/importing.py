@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from flows.console import console, errors
 from problems.importing import ImportResult, import_problems
+from rstar.protocols import UserError
 from store import shards
 from tasks.problems import problem_row
 
@@ -25,6 +26,8 @@ def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> lis
             progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),
         )
     name_bad_rows(result)
+    if not result.problems:
+        raise UserError(f"{file}: no good row among its {result.num_rows}; {out} is not written")
     shards.write_rows(out, "problems", map(problem_row, result.problems))
     kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
     return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]

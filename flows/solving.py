@@ -142,9 +142,15 @@ def shown_live(solving: Solving) -> Iterator[None]:
         yield
 
 
+HINTS = {
+    Ending.STOPPED: "",
+    Ending.CLOSED: "; try another --seed, or put it as the problems are put that these models learnt from",
+}
+
+
 def show(solution: Solution) -> None:
     if (best := solution.best) is None:
-        hint = "" if solution.ending is Ending.STOPPED else "; try a larger --budget"
+        hint = HINTS.get(solution.ending, "; try a larger --budget")
         console.print(f"no line of thought came to an answer{hint}", markup=False)
     else:
         console.print(terminal(best.steps, colour=console.is_terminal))
@@ -249,7 +255,10 @@ def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | Non
     recipe, models = plans.last_pair(root)
     imported = import_problems(file, level=level)
     name_bad_rows(imported)
-    problems = list(imported.problems[:limit])
+    if not (problems := list(imported.problems[:limit])):
+        raise UserError(
+            f"{file}: no good row among its {imported.num_rows}; it must be JSON Lines, as for `rstar import`"
+        )
     exam = plans.examination(recipe)
     with watching(len(recipe.rounds)):
         rows = asyncio.run(

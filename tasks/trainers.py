@@ -11,10 +11,12 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from models.serving import stop_idle
@@ -39,7 +41,7 @@ async def run_trainer(module: str, config: str, log: str, tell: Tell, *, fork: b
     context.set_forkserver_preload(PRELOADED)
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=be_trainer, args=(module, config, log, writer))
-    starting = asyncio.create_task(asyncio.to_thread(process.start))  # the first fork waits for the imports
+    starting = asyncio.create_task(asyncio.to_thread(_start, process))  # the first fork waits for the imports
     try:
         await asyncio.shield(starting)
         writer.close()
@@ -81,6 +83,15 @@ def be_trainer(module: str, config: str, log: str, out: Connection) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     sys.argv = [module, "--config", config]
     importlib.import_module(module).main()
+
+
+def _start(process: BaseProcess) -> None:
+    """Start it deaf to Ctrl-C, as its fork server: that is for this process, which ends the others."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _said(line: bytes) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows import cli
+from rstar.protocols import UserError
 from store import queries
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -71,6 +73,32 @@ def test_import_names_bad_rows_keeps_good_ones_and_stops_where_strict(tmp_path: 
     assert kept.returncode == 0, kept.stderr
     assert f"{file}:2" in kept.stderr
     assert out.exists()
+
+
+def test_a_file_without_a_good_row_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    file, out = tmp_path / "set.jsonl", tmp_path / "set.parquet"
+    file.write_text("{not json\n[]\n")
+    done = rstar("import", str(file), "--out", str(out))
+    assert done.returncode == 2 and "no good row among its 2" in done.stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_run_is_found_by_folder_name_or_age_and_to_think_by_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for age, name in ((3, "trained"), (2, "old"), (1, "new")):
+        files = [Path("runs") / name / file for file in ("recipe.json", "problems/train.parquet")]
+        if name == "trained":
+            files.append(Path("runs") / name / "models" / "round=1" / "ppm" / "manifest.json")
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        os.utime(files[0], (1e9 - age, 1e9 - age))
+    assert cli.find_run(None) == cli.find_run("new") == cli.find_run("runs/new") == "runs/new"
+    assert cli.find_run(None, trained=True) == "runs/trained"
+    with pytest.raises(UserError, match="run nowhere: no such folder"):
+        cli.find_run("nowhere")
 
 
 def test_doctor_says_what_is_there_and_what_to_do_about_what_is_not() -> None:
