@@ -40,6 +40,10 @@ Overrides = Annotated[
 ]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
 OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder or name; the newest in runs/ by default.")]
+OfTrained = Annotated[
+    str | None,
+    typer.Option("--run", help="The run's folder or name; the newest in runs/ with trained models by default."),
+]
 
 AsBudget = Annotated[
     str | None,
@@ -112,7 +116,7 @@ def import_(
 def solve(
     question: Annotated[str | None, typer.Argument(help="The question, in quotes.")] = None,
     file: Annotated[Path | None, typer.Option(help="JSON Lines of {problem} or {problem, answer} instead.")] = None,
-    run: OfRun = None,
+    run: OfTrained = None,
     budget: AsBudget = None,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal thoughts.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the results here too, JSON Lines.")] = None,
@@ -137,7 +141,7 @@ def solve(
 
 @app.command()
 def serve(
-    run: OfRun = None,
+    run: OfTrained = None,
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Searches at once; more are refused with 429.")] = 8,
@@ -159,7 +163,7 @@ def serve(
 @app.command()
 def benchmark(
     file: Path,
-    run: OfRun = None,
+    run: OfTrained = None,
     level: Annotated[str | None, typer.Option(help="Level of rows that name none.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
 ) -> None:
@@ -216,15 +220,17 @@ def budget_of(text: str | None) -> Budget | None:
 def find_run(run: str | None, *, trained: bool = False) -> str:
     """Return the run asked for, by its folder or its name; or the newest one, of those with `trained` models if any."""
     if run is not None:
-        if "://" not in run and not Path(run).is_dir():
-            if (RUNS / run / "recipe.json").is_file():
-                return str(RUNS / run)
+        if "://" in run or (Path(run) / "recipe.json").is_file():
+            return run
+        if (RUNS / run / "recipe.json").is_file():
+            return str(RUNS / run)
+        if not Path(run).is_dir():
             raise UserError(f"run {run}: no such folder; runs lie in {RUNS}/ unless --out said otherwise")
         return run
     runs = sorted(RUNS.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
     runs = [path for path in runs if any(path.parent.glob("problems/*.parquet"))] or runs  # one that could not begin
     if trained:
-        runs = [path for path in runs if any(path.parent.glob("models/round=*/ppm/manifest.json"))] or runs
+        runs = [path for path in runs if any(path.parent.glob("models/round=*/*/manifest.json"))] or runs
     if not runs:
         raise UserError(f"no run in {RUNS}/: start one with `rstar demo`, or name one with --run")
     return str(runs[-1].parent)

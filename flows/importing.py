@@ -25,17 +25,17 @@ def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> lis
             level=level,
             progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),
         )
-    name_bad_rows(result)
-    if not result.problems:
-        raise UserError(f"{file}: no good row among its {result.num_rows}; {out} is not written")
+    name_bad_rows(file, result)
     shards.write_rows(out, "problems", map(problem_row, result.problems))
     kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
     return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]
 
 
-def name_bad_rows(result: ImportResult) -> None:
-    """Say which rows are left out, and why."""
+def name_bad_rows(file: Path, result: ImportResult) -> None:
+    """Say which rows are left out, and why; a file without a good one is a UserError."""
     for error in result.errors[:MAX_NAMED]:
         errors.print(str(error), markup=False)
     if len(result.errors) > MAX_NAMED:
         errors.print(f"... and {len(result.errors) - MAX_NAMED} more")
+    if not result.problems:
+        raise UserError(f"{file}: no good row among its {result.num_rows}; nothing is done")

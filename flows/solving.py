@@ -165,9 +165,9 @@ def show(solution: Solution) -> None:
 def solve_file(file: Path, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
     """Print a table, a row a problem, and write it; Ctrl-C as in `solve_question`."""
     check_writable(out)
-    recipe, models = announced_pair(root)
     imported = import_problems(file, needs_answer=False)
-    name_bad_rows(imported)
+    name_bad_rows(file, imported)
+    recipe, models = announced_pair(root)
     rows: dict[str, Row] = {}
     try:
         stopped = asyncio.run(solve_all(imported.problems, rows, recipe, models, budget, seed))
@@ -253,12 +253,10 @@ def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
 def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:
     """Return accuracy and tokens a problem by metric."""
     recipe, models = plans.last_pair(root)
+    errors.print(f"policy {models.policy}, PPM {models.ppm}", style="dim", markup=False)
     imported = import_problems(file, level=level)
-    name_bad_rows(imported)
-    if not (problems := list(imported.problems[:limit])):
-        raise UserError(
-            f"{file}: no good row among its {imported.num_rows}; it must be JSON Lines, as for `rstar import`"
-        )
+    name_bad_rows(file, imported)
+    problems = list(imported.problems[:limit])
     exam = plans.examination(recipe)
     with watching(len(recipe.rounds)):
         rows = asyncio.run(

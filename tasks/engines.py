@@ -69,8 +69,11 @@ class Models:
 
     @property
     def local(self) -> dict[str, Any]:
-        """Of an engine in process. Policy and PPM get half of the cores each."""
-        threads = max(1, len(os.sched_getaffinity(0)) // 2) if self.ppm else 0
+        """Of an engine in process. Where policy and PPM are both, each gets half of the threads."""
+        from models.batching import NUM_THREADS
+
+        both = self.ppm is not None and self.policy != RULES and self.engine.kind == "transformers"
+        threads = max(1, NUM_THREADS // 2) if both else NUM_THREADS
         return {"max_batch": self.max_batch, "device": self.device, "threads": threads}
 
     @property

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -87,6 +88,7 @@ def be_trainer(module: str, config: str, log: str, out: Connection) -> None:
 
 def _start(process: BaseProcess) -> None:
     """Start it deaf to Ctrl-C, as its fork server: that is for this process, which ends the others."""
+    resource_tracker.ensure_running()  # where it starts only now, it hears Ctrl-C again when it has
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

@@ -87,10 +87,13 @@ def test_a_run_is_found_by_folder_name_or_age_and_to_think_by_its_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for age, name in ((3, "trained"), (2, "old"), (1, "new")):
+    Path("new").mkdir()
+    for age, name in ((3, "trained"), (2, "old"), (1, "new"), (0, "broken")):
         files = [Path("runs") / name / file for file in ("recipe.json", "problems/train.parquet")]
         if name == "trained":
             files.append(Path("runs") / name / "models" / "round=1" / "ppm" / "manifest.json")
+        if name == "broken":  # before its problems were drawn
+            files.pop()
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()

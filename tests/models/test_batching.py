@@ -5,8 +5,19 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+import torch
 
-from models.batching import Batcher
+from models.batching import NUM_THREADS, Batcher
+
+
+async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() -> None:
+    def work(requests: Sequence[int]) -> list[int]:
+        return [torch.get_num_threads() for _ in requests]
+
+    for threads, expected in ((1, 1), (0, NUM_THREADS), (NUM_THREADS + 1, NUM_THREADS + 1), (0, NUM_THREADS)):
+        batcher = Batcher(work, max_size=1, threads=threads)
+        assert await batcher.ask(0) == expected
+        await batcher.close()
 
 
 async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:

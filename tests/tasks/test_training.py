@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -223,3 +226,34 @@ async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_lef
     await trained(tmp_path, soup=2)
     assert finished(run, 1, "sft") is not None
     assert not (Path(run.models(1, "policy")) / "old").exists()
+
+
+HEARING = """
+import multiprocessing, signal, sys
+from tasks.trainers import _start
+
+def deaf(pipe):
+    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    for _ in range(2):
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=deaf, args=(writer,))
+        _start(process)
+        print(reader.recv())
+        process.join()
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_trainer_is_deaf_to_ctrl_c_from_its_start(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "hearing.py"
+    script.write_text(HEARING)
+    command, environment = (
+        [sys.executable, str(script), method],
+        os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert done.stdout.split() == ["True", "True", "False"]
