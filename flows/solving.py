@@ -95,9 +95,13 @@ async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, 
 def announced_pair(root: str) -> tuple[Recipe, Models]:
     """The pair that answers, having said which it is and where its steps run."""
     recipe, models = plans.thinking_pair(root)
-    errors.print(f"policy {models.policy}, PPM {models.ppm}", style="dim", markup=False)
+    announce_models(models)
     announce_sandbox(recipe.sandbox.provider, errors)
     return recipe, models
+
+
+def announce_models(models: Models) -> None:
+    errors.print(f"policy {models.policy}, PPM {models.ppm or 'none'}", style="dim", markup=False)
 
 
 def solve_question(question: str, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
@@ -253,7 +257,7 @@ def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
 def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:
     """Return accuracy and tokens a problem by metric."""
     recipe, models = plans.last_pair(root)
-    errors.print(f"policy {models.policy}, PPM {models.ppm}", style="dim", markup=False)
+    announce_models(models)
     imported = import_problems(file, level=level)
     name_bad_rows(file, imported)
     problems = list(imported.problems[:limit])

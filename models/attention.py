@@ -45,13 +45,10 @@ def attend(
     return first, weight
 
 
-def check_window(checkpoint: object, config: Any, max_context: int) -> None:
-    """Refuse a model whose tokens do not see all before them. `max_context` is of the engine, in tokens."""
-    if (window := getattr(config, "sliding_window", None)) and window < max_context:
-        raise UserError(
-            f"{checkpoint}: a token sees {window} at most, and the engine in process has full attention only; "
-            f"set model.max_context = {window} at most, or engine.kind = 'vllm'"
-        )
+def check_window(checkpoint: object, config: Any, key: str, length: int) -> None:
+    """Refuse a model whose tokens do not see all `length` before them, the recipe's `key`: attention here is full."""
+    if (window := getattr(config, "sliding_window", None)) and window < length:
+        raise UserError(f"{key} = {length}: {checkpoint} attends to {window} tokens; lower it to that")
 
 
 def check_plain(options: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ class TransformersPolicy:
         self._render_prompt = render_few_shot if few_shot else render_prompt
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
-        check_window(checkpoint, self._model.config, self._max_context)
+        check_window(checkpoint, self._model.config, "model.max_context", self._max_context)
         self._stop_ids = stop_ids(self._tokenizer)
         self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
         self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))

@@ -58,7 +58,7 @@ class TransformersScorer:
         self._model = ppm.load_ppm(checkpoint, device=self._device).eval()
         self._prefixes = PrefixCache(self._model.base_model)
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
-        check_window(checkpoint, self._model.config, self._max_context)
+        check_window(checkpoint, self._model.config, "model.max_context", self._max_context)
         self._batcher = Batcher(self._score, max_size=max_batch, threads=threads)
         self._num_scored = self._num_tokens = 0
 

@@ -20,6 +20,7 @@ from torch.nn.functional import mse_loss
 from transformers import Trainer, TrainingArguments
 
 from models import ppm, training
+from models.attention import check_window
 from models.checkpoints import load_tokenizer
 from models.tokens import encode
 from models.training import TrainingConfig
@@ -150,10 +151,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     num_tokens = sum(len(example.trie) for example in examples)
     num_epochs = training.epochs(config, num_tokens)
     model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
-    if (window := getattr(model.config, "sliding_window", None)) and window < config.max_length:
-        raise UserError(
-            f"ppm.max_length = {config.max_length}: {config.base} attends to {window} tokens; lower it to that"
-        )
+    check_window(config.base, model.config, "ppm.max_length", config.max_length)
     trainer = PPMTrainer(
         model=model,
         loss=config.loss,

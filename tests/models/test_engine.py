@@ -173,7 +173,7 @@ async def test_a_window_narrower_than_the_context_is_one_line(small_policy: Path
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1, "layer_types": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"a token sees 64 at most.* model.max_context = 64") as caught:
+    with pytest.raises(UserError, match=r"model\.max_context = 512: .* attends to 64 tokens; lower it") as caught:
         TransformersPolicy(tmp_path)
     assert "\n" not in str(caught.value)
     TransformersPolicy(tmp_path, max_context=64)

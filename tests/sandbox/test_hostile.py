@@ -166,8 +166,10 @@ async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(doc
         async with DockerSandbox(limits=LIMITS, num_workers=1) as opened:
             assert (await opened.run(None, "import math\nprint(6)")).output == "6"
             assert orphan.id not in [c.id for c in client.containers.list(all=True)]
-            remove_orphans(client)  # those of living processes stay
-            assert client.containers.list(filters={"label": f"{LABEL}={os.getpid()}"})
+            living = {"label": f"{LABEL}={os.getpid()}"}
+            mine = {each.id for each in client.containers.list(filters=living)}
+            assert mine and not mine & set(remove_orphans(client))  # those of living processes stay
+            assert {each.id for each in client.containers.list(filters=living)} == mine
         assert not client.containers.list(all=True, filters={"label": f"{LABEL}={os.getpid()}"})
 
 
