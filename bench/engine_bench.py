@@ -159,7 +159,7 @@ async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Met
     async def one(number: int) -> None:
         began = time.monotonic()
         body = policy.body(prompts[number], num_candidates=SETTINGS.num_candidates, seed=number)
-        body |= {"max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+        body |= {"max_tokens": tokens, "stop": [], "stop_token_ids": [], "ignore_eos": True}
         answer = await policy.replicas.post(PATH, body, str(prompts[number]))
         meter.spans.append((began, time.monotonic()))
         meter.prompts.append(length)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import time
 from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from rstar.protocols import InfrastructureError, UserError
 
@@ -26,6 +29,7 @@ LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS, INTERNAL_ERROR = 408, 429, 500
 MOST_BREAKS = 6  # of one request
 ALIVE = "/v1/models"
+KEPT_SECONDS = 2.0  # a connection; servers drop idle ones after five, and one dropped while in use looks like a failure
 
 
 class _Failed(Exception):
@@ -45,6 +49,7 @@ class _Failed(Exception):
 class _Replica:
     url: str
     room: asyncio.Semaphore
+    session: aiohttp.ClientSession
     num_failures: int = 0  # since it last answered
     away_until: float = 0.0  # monotonic seconds
     num_answers: int = 0
@@ -92,36 +97,30 @@ class Replicas:
     _num_asking: int = 0
     _asking_since: float = 0.0  # monotonic seconds
     _replicas: list[_Replica] = field(default_factory=list)
-    _client: httpx.AsyncClient | None = None
+    _sessions: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
-        self._replicas = [_Replica(base_url(url), asyncio.Semaphore(self.max_in_flight)) for url in self.urls]
-        self._client = httpx.AsyncClient(
-            # Servers drop idle connections after five seconds; one that is dropped while in use looks like a failure.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else None,
-            mounts={"all://127.0.0.1": None, "all://localhost": None},  # past any proxy
-        )
+        for url in map(base_url, self.urls):
+            session = await self._sessions.enter_async_context(_session(url, self.api_key))
+            self._replicas.append(_Replica(url, asyncio.Semaphore(self.max_in_flight), session))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        await self._sessions.aclose()
 
-    async def post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
-        """Return the JSON object that the key's replica answers to `json`, posted at `path`."""
+    async def post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+        """Return the JSON object that the key's replica answers to `body`, posted at `path`."""
         if not self._num_asking:
             self._asking_since = time.monotonic()
         self._num_asking += 1
         try:
-            return await self._post(path, json, key)
+            return await self._post(path, body, key)
         finally:
             self._num_asking -= 1
             if not self._num_asking:
                 self.busy_seconds += time.monotonic() - self._asking_since
 
-    async def _post(self, path: str, json: dict[str, Any], key: str) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
         since, num_attempts, num_breaks = 0.0, 0, 0  # since when nothing came of it, monotonic seconds
         failed_here: set[str] = set()
         answered_first: dict[str, int] = {}  # how many answers a replica had given when it was first asked
@@ -140,7 +139,7 @@ class Replicas:
                         replica.lend()  # the others wait for this one
                     num_attempts, num_failures = num_attempts + 1, replica.num_failures
                     answered = answered_first.setdefault(replica.url, replica.num_answers)
-                    answer = await self._ask(replica.url, path, json)
+                    answer = await self._ask(replica, path, body)
             except _Failed as failed:
                 since = since or time.monotonic()
                 self.num_retries += 1
@@ -161,7 +160,7 @@ class Replicas:
         served = {}
         for replica in self._replicas:
             try:
-                answer = await self._ask(replica.url, ALIVE)
+                answer = await self._ask(replica, ALIVE)
             except _Failed:
                 replica.failed(replica.num_failures)
             else:
@@ -186,34 +185,42 @@ class Replicas:
         if time.monotonic() - since >= self.patience_seconds:
             raise self.error(f"{reason}; given up after {self.patience_seconds:g} s")
 
-    async def _ask(self, url: str, path: str, json: dict[str, Any] | None = None) -> dict[str, Any]:
-        assert self._client is not None, "Replicas is used before `async with`"
-        method, seconds = ("GET", CONNECT_SECONDS) if json is None else ("POST", self.timeout_seconds)
+    async def _ask(self, replica: _Replica, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        method, seconds = ("GET", CONNECT_SECONDS) if body is None else ("POST", self.timeout_seconds)
+        url = replica.url + path
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._client.request(method, url + path, json=json)
+            async with asyncio.timeout(seconds), replica.session.request(method, url, json=body) as response:
+                told = await response.read()
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise UserError(
+                f"{replica.url}: not an address ({error}); give one such as http://127.0.0.1:8000"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:g} s", away=True) from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise UserError(f"{url}: not an address ({error}); give one such as http://127.0.0.1:8000") from None
-        except httpx.RequestError as error:
-            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
-        if response.status_code == REQUEST_TIMEOUT:
+        if response.status == REQUEST_TIMEOUT:
             raise _Failed("408, the request timed out", away=False)
-        if response.status_code == TOO_MANY_REQUESTS:
+        if response.status == TOO_MANY_REQUESTS:
             raise _Failed("429, too many requests", away=False, pause_seconds=_retry_after(response))
-        if response.status_code >= 500:
-            broke = response.status_code == INTERNAL_ERROR
-            raise _Failed(f"{response.status_code}, {_reason(response)}", away=True, broke=broke)
-        if response.status_code != 200:
-            raise UserError(f"{url}{path} refused the request: {response.status_code}, {_reason(response)}")
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
+        if response.status >= 500:
+            broke = response.status == INTERNAL_ERROR
+            raise _Failed(f"{response.status}, {_reason(told)}", away=True, broke=broke)
+        if response.status != 200:
+            raise UserError(f"{url} refused the request: {response.status}, {_reason(told)}")
+        answer = _parsed(told)
         if not isinstance(answer, dict):
-            raise _Failed(f"not a JSON object: {_reason(response)}", away=True)
+            raise _Failed(f"not a JSON object: {_reason(told)}", away=True)
         return answer
+
+
+def _session(url: str, api_key: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+        trust_env=urlsplit(url).hostname not in ("127.0.0.1", "localhost"),  # past any proxy
+    )
 
 
 def base_url(url: str) -> str:
@@ -225,18 +232,24 @@ def _pause(num_failures: int, *, longest: float = LONGEST_PAUSE_SECONDS) -> floa
     return min(FIRST_PAUSE_SECONDS * 2 ** min(num_failures - 1, 20), longest) * random.uniform(0.8, 1.2)
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: aiohttp.ClientResponse) -> float:
     text = response.headers.get("retry-after", "")
     return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdigit() else 0.0
 
 
-def _reason(response: httpx.Response) -> str:
-    """The server's own words, on one line."""
-    text = response.text
+def _parsed(told: bytes) -> Any:
+    """What JSON says, None where it is none."""
     try:
-        body = response.json()
-        error = body.get("error", body) if isinstance(body, dict) else body
-        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        return json.loads(told)
     except ValueError:
-        pass
+        return None
+
+
+def _reason(told: bytes) -> str:
+    """The server's own words, on one line."""
+    body = _parsed(told)
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        error = error.get("message", error)
+    text = told.decode("utf-8", "replace") if error is None else str(error)
     return " ".join(text.split())[:300] or "no reason given"

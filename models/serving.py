@@ -26,6 +26,8 @@ from typing import Literal
 
 import httpx
 
+from models.checkpoints import load_tokenizer
+from models.tokens import stop_ids
 from rstar.protocols import UserError
 
 PYTHON_VARIABLE = "RSTAR_VLLM_PYTHON"
@@ -55,7 +57,7 @@ class Serving:
 
     def command(self, python: str, port: int) -> list[str]:
         """The server's command line."""
-        kind = ["--runner", "pooling"] if self.runner == "pooling" else ["--enable-prompt-tokens-details"]
+        kind = ["--runner", "pooling"] if self.runner == "pooling" else self._generating()
         gpu = ["--dtype", "bfloat16", "--gpu-memory-utilization", str(self.gpu_memory)]
         return [
             python, "-P", "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
@@ -65,6 +67,11 @@ class Serving:
             *((*CPU, "--max-num-batched-tokens", str(max(CPU_BATCH, self._context()))) if self.on_cpu() else gpu),
         ]  # fmt: skip
 
+    def _generating(self) -> list[str]:
+        """What a policy is served with: tokens in and tokens out, where every marker of a step is one token."""
+        plain = bool(stop_ids(load_tokenizer(self.checkpoint)))
+        return ["--enable-prompt-tokens-details", *(["--skip-tokenizer-init"] if plain else [])]
+
     def environment(self, replica: int) -> dict[str, str]:
         """What the server's process is told beside its command line."""
         told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -72,7 +79,9 @@ class Serving:
             told["HF_HUB_OFFLINE"] = "1"
         if self.on_cpu():
             told["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-            told["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", self._cores())
+            # Model and scheduler in one process, not in two that spin on each other.
+            told["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            told["OMP_NUM_THREADS"] = str(self._threads())
         elif self.replicas * self.tensor_parallel > 1:
             told["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(replica))
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
@@ -81,11 +90,9 @@ class Serving:
     def on_cpu(self) -> bool:
         return self.device == "cpu" or (not self.device and not Path("/dev/nvidiactl").exists())
 
-    def _cores(self) -> str:
-        """Half of the cores for the policy, the others for the PPM: threads that share one spin and wait."""
-        cores = sorted(os.sched_getaffinity(0))
-        mine = cores[::2] if self.runner == "generate" else cores[1::2]
-        return ",".join(map(str, mine)) if len(cores) > 1 and self.replicas * self.tensor_parallel == 1 else "nobind"
+    def _threads(self) -> int:
+        """Half of the cores for the policy's servers, half for the PPM's: threads that share one spin and wait."""
+        return max(1, len(os.sched_getaffinity(0)) // 2 // (self.replicas * self.tensor_parallel))
 
     def _model(self) -> str:
         """The checkpoint as a server sees it, whose working folder is another."""

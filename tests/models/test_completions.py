@@ -72,6 +72,25 @@ async def test_a_request_carries_the_ids_of_training_and_no_sampling_of_the_serv
     assert found == [Proposal("\na = 1\n<end_of_step>", 5, 0.0, len(ids))] * 3
 
 
+async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
+    small_policy: Path, http_server: Starter
+) -> None:
+    tokenizer = load_tokenizer(small_policy)
+    ids = encode(tokenizer, "\na = 1\n<end_of_step>")
+    answer = answering(str(small_policy), [{"text": "", "finish_reason": "stop", "token_ids": ids}])
+
+    def behave(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        models = {"data": [{"id": str(small_policy), "owned_by": "vllm"}]}
+        return (200, models) if path == "/v1/models" else answer(path, body)
+
+    server = http_server(behave)
+    [proposal] = await propose(small_policy, server, num_candidates=1)
+    [body] = server.bodies
+    assert body["stop_token_ids"] == [*map(tokenizer.convert_tokens_to_ids, STOP_STRINGS), tokenizer.eos_token_id]
+    assert "stop" not in body and body["return_token_ids"]
+    assert (proposal.text, proposal.num_tokens) == ("\na = 1\n<end_of_step>", len(ids))
+
+
 async def test_a_server_that_gives_one_choice_is_asked_until_there_are_n(
     small_policy: Path, http_server: Starter
 ) -> None:

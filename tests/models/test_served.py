@@ -198,7 +198,9 @@ def servers_of(pid: int) -> list[psutil.Process]:
 
 
 @needs_vllm
+@needs_base
 async def test_a_server_that_cannot_start_says_why_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    load_tokenizer(BASE).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     before = {child.pid for child in servers_of(os.getpid())}
     with pytest.raises(UserError, match=r"vLLM does not start: .*vllm-policy-0\.log") as caught:
