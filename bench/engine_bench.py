@@ -5,6 +5,8 @@
 Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems
 of the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as
 many at once, one as soon as another is done. A rate is tokens generated over the time in which the server had any.
+Without a GPU the policy's engine gets half of the cores for itself, as if they were its device; all else shares the
+others.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from sandbox.providers import open_sandbox
 from tasks.crowd import crowd
 
 SETTINGS = SearchSettings(num_rollouts=8, num_candidates=4, annotation=Annotation.PPM)
+ENGINE = "VLLM::EngineCore"  # the name of its process
 LEVELS = {"gsm": 1, "math": 2, "olympiad": 2}
 
 
@@ -50,6 +53,7 @@ class Meter:
     prompts: list[int] = field(default_factory=list)
     cached: list[tuple[bool, int, int]] = field(default_factory=list)  # first step?, tokens read, found cached
     generated: list[int] = field(default_factory=list)  # a candidate
+    asked: list[dict[str, Any]] = field(default_factory=list)
 
     def busy_seconds(self) -> float:
         """The time in which at least one request was under way."""
@@ -81,9 +85,9 @@ class MeteredPolicy:
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
-        began = time.monotonic()
-        found = await self.policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
-        meter = self.meter
+        began, meter = time.monotonic(), self.meter
+        meter.asked.append({"question": question, "prefix": prefix, "num_candidates": num_candidates, "seed": seed})
+        found = await self.policy.propose(**meter.asked[-1])
         meter.spans.append((began, time.monotonic()))
         meter.prompts.append(found[0].prompt_tokens)
         meter.cached.append((not prefix, found[0].prompt_tokens, found[0].cached_tokens))
@@ -174,19 +178,19 @@ async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Met
     return meter
 
 
-def pin(server: psutil.Process, cores: set[int]) -> None:
-    """Keep a process and all that it started, every thread, on some cores."""
+def pin(server: psutil.Process, engine: set[int], others: set[int]) -> None:
+    """Keep a server's engine on some cores and the rest of it on others, every thread."""
     for process in (server, *server.children(recursive=True)):
         for thread in process.threads():
-            os.sched_setaffinity(thread.id, cores)
+            os.sched_setaffinity(thread.id, engine if process.cmdline()[0].startswith(ENGINE) else others)
 
 
-async def serve(stack: AsyncExitStack, serving: Serving, cores: set[int] | None) -> list[str]:
-    """Start the server of `serving` on cores of its own, as if it had a device of its own."""
+async def serve(stack: AsyncExitStack, serving: Serving, engine: set[int], others: set[int]) -> list[str]:
+    """Start the server of `serving`, its engine on cores of its own."""
     before = set(psutil.Process().children())
     urls = await stack.enter_async_context(served(serving))
-    for server in set(psutil.Process().children()) - before if cores else ():
-        pin(server, cores or set())
+    for server in set(psutil.Process().children()) - before:
+        pin(server, engine, others)
     return urls
 
 
@@ -217,13 +221,12 @@ async def bench(
     problems = [made.problem for made in generate(counts, seed=0, split="test")]
     on_gpu = Path("/dev/nvidiactl").exists()
     every = sorted(os.sched_getaffinity(0))
-    halves = (None, None) if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))  # as models/serving.py
+    engine, others = (set(every), set(every)) if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
     device = "" if on_gpu else "cpu"
     async with AsyncExitStack() as stack:
-        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), halves[0])
-        ppm_urls = await serve(stack, Serving(ppm_dir, "pooling", logs, device=device), halves[1])
-        if halves[1]:
-            os.sched_setaffinity(0, halves[1])
+        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), engine, others)
+        ppm_urls = await serve(stack, Serving(ppm_dir, "pooling", logs, device=device), others, others)
+        os.sched_setaffinity(0, others)
         enter = stack.enter_async_context
         policy = await enter(CompletionsPolicy(policy_dir, policy_urls, temperature=0.7, max_new_tokens=64))
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
@@ -265,27 +268,36 @@ async def bench(
         ours = await searched()
         await forget([*policy_urls, *ppm_urls])
         lockstep = await in_lockstep()
+        await forget(policy_urls)
+        again = MeteredPolicy(policy)
+        await crowd(lambda asked: again.propose(**asked), metered.meter.asked, limit=in_flight)
         batches = {
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
         }
     print(f"{num_trees} trees, {in_flight} at once, {rollouts_in_flight} of a tree's rollouts at once. ", end="")
-    show(ours, lockstep, metered.meter, batches)
+    show(ours, lockstep, metered.meter, again.meter, batches)
 
 
-def show(ours: Search, lockstep: Search, found: Meter, batches: dict[str, Meter]) -> None:
+def show(ours: Search, lockstep: Search, found: Meter, again: Meter, batches: dict[str, Meter]) -> None:
     nodes = sum(len(tree.nodes) for tree in ours.trees)
     print(
         f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: {len(found.spans)} requests, "
-        f"{nodes} nodes, {ours.seconds:.0f} s; the policy's server had a request in "
+        f"{nodes} nodes, {ours.seconds:.1f} s; the policy's server had a request in "
         f"{100 * found.busy_seconds() / ours.seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
         f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
     )
     equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
-        f"In lockstep, with caches as empty at first: {lockstep.seconds:.0f} s, {lockstep.rate():.1f} expansions a "
+        f"In lockstep, with caches as empty at first: {lockstep.seconds:.1f} s, {lockstep.rate():.1f} expansions a "
         f"second; ours {ours.rate():.1f}, {ours.rate() / lockstep.rate():.2f} times as many; {equal} trees are equal "
         "(rollouts of a tree that overlap give other trees).\n"
+    )
+    seconds = again.busy_seconds()
+    print(
+        "The search's requests to the policy again, in their order, none waiting for another, for the PPM or for the "
+        f"sandbox: {seconds:.1f} s, {lockstep.seconds / seconds:.2f} times lockstep's expansions a second: about what "
+        f"any scheduler could have here. Ours has {100 * seconds / ours.seconds:.0f} % of that.\n"
     )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")
