@@ -219,6 +219,7 @@ async def bench(
     counts = {level: num_trees * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
     counts["math"] += num_trees - sum(counts.values())
     problems = [made.problem for made in generate(counts, seed=0, split="test")]
+    problems.sort(key=lambda problem: problem.id)  # as a shard has them
     on_gpu = Path("/dev/nvidiactl").exists()
     every = sorted(os.sched_getaffinity(0))
     engine, others = (set(every), set(every)) if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
