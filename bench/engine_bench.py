@@ -181,16 +181,17 @@ async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Met
 def pin(server: psutil.Process, engine: set[int], others: set[int]) -> None:
     """Keep a server's engine on some cores and the rest of it on others, every thread."""
     for process in (server, *server.children(recursive=True)):
+        cores = engine if " ".join(process.cmdline()).startswith(ENGINE) else others
         for thread in process.threads():
-            os.sched_setaffinity(thread.id, engine if process.cmdline()[0].startswith(ENGINE) else others)
+            os.sched_setaffinity(thread.id, cores)
 
 
-async def serve(stack: AsyncExitStack, serving: Serving, engine: set[int], others: set[int]) -> list[str]:
-    """Start the server of `serving`, its engine on cores of its own."""
+async def serve(stack: AsyncExitStack, serving: Serving, cores: tuple[set[int], set[int]] | None) -> list[str]:
+    """Start the server of `serving`, its engine on the first cores and the rest of it on the second."""
     before = set(psutil.Process().children())
     urls = await stack.enter_async_context(served(serving))
-    for server in set(psutil.Process().children()) - before:
-        pin(server, engine, others)
+    for server in set(psutil.Process().children()) - before if cores else ():
+        pin(server, *(cores or ()))
     return urls
 
 
@@ -222,12 +223,15 @@ async def bench(
     problems.sort(key=lambda problem: problem.id)  # as a shard has them
     on_gpu = Path("/dev/nvidiactl").exists()
     every = sorted(os.sched_getaffinity(0))
-    engine, others = (set(every), set(every)) if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
+    halves = None if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
     device = "" if on_gpu else "cpu"
     async with AsyncExitStack() as stack:
-        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), engine, others)
-        ppm_urls = await serve(stack, Serving(ppm_dir, "pooling", logs, device=device), others, others)
-        os.sched_setaffinity(0, others)
+        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), halves)
+        ppm_urls = await serve(
+            stack, Serving(ppm_dir, "pooling", logs, device=device), halves and (halves[1], halves[1])
+        )
+        if halves:
+            os.sched_setaffinity(0, halves[1])
         enter = stack.enter_async_context
         policy = await enter(CompletionsPolicy(policy_dir, policy_urls, temperature=0.7, max_new_tokens=64))
         scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
@@ -296,9 +300,9 @@ def show(ours: Search, lockstep: Search, found: Meter, again: Meter, batches: di
     )
     seconds = again.busy_seconds()
     print(
-        "The search's requests to the policy again, in their order, none waiting for another, for the PPM or for the "
-        f"sandbox: {seconds:.1f} s, {lockstep.seconds / seconds:.2f} times lockstep's expansions a second: about what "
-        f"any scheduler could have here. Ours has {100 * seconds / ours.seconds:.0f} % of that.\n"
+        f"The search's requests to the policy alone, as many at once as trees, none after the answer to another: "
+        f"{seconds:.1f} s, the search's expansions in {100 * seconds / ours.seconds:.0f} % of its time, which would be "
+        f"{ours.rate() * ours.seconds / seconds / lockstep.rate():.2f} times lockstep's a second.\n"
     )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")

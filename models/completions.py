@@ -119,9 +119,13 @@ class CompletionsPolicy:
         }
 
     def _stop(self) -> dict[str, Any]:
-        """Where a step ends: tokens where they can be told, which vLLM's engine looks for itself."""
+        """Where a step ends: tokens where each marker is one, which vLLM's engine looks for itself.
+
+        A marker spelled in other tokens then ends nothing, as in `TransformersPolicy`; what follows it is cut off.
+        """
         if self._endpoint.is_vllm and self._stop_ids:
-            return {"stop_token_ids": [*self._stop_ids, self._tokenizer.eos_token_id]}
+            ends = (*self._stop_ids, self._tokenizer.eos_token_id)
+            return {"stop_token_ids": [token for token in ends if token is not None]}
         return {"stop": list(STOP_STRINGS)}
 
     async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:

@@ -17,8 +17,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import httpx
 
 from rstar.protocols import InfrastructureError, UserError
 
@@ -100,6 +102,7 @@ class Replicas:
     _sessions: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
+        self._replicas = []
         for url in map(base_url, self.urls):
             session = await self._sessions.enter_async_context(_session(url, self.api_key))
             self._replicas.append(_Replica(url, asyncio.Semaphore(self.max_in_flight), session))
@@ -189,14 +192,15 @@ class Replicas:
         method, seconds = ("GET", CONNECT_SECONDS) if body is None else ("POST", self.timeout_seconds)
         url = replica.url + path
         try:
-            async with asyncio.timeout(seconds), replica.session.request(method, url, json=body) as response:
+            request = replica.session.request(method, url, json=body, allow_redirects=False)
+            async with asyncio.timeout(seconds), request as response:
                 told = await response.read()
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        except (ValueError, aiohttp.NonHttpUrlClientError) as error:
             raise UserError(
                 f"{replica.url}: not an address ({error}); give one such as http://127.0.0.1:8000"
             ) from None
         except aiohttp.ClientError as error:
-            raise _Failed(f"{type(error).__name__}: {error}", away=True) from error
+            raise _Failed(f"{type(error).__name__}: {_one_line(str(error))}", away=True) from error
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:g} s", away=True) from None
         if response.status == REQUEST_TIMEOUT:
@@ -216,11 +220,27 @@ class Replicas:
 
 def _session(url: str, api_key: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        connector=aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEPT_SECONDS,
+            ssl=httpx.create_ssl_context() if url.startswith("https:") else True,  # certifi's, or SSL_CERT_FILE
+        ),
+        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-        trust_env=urlsplit(url).hostname not in ("127.0.0.1", "localhost"),  # past any proxy
+        proxy=proxy_for(url),
     )
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment (HTTP_PROXY, NO_PROXY and so on) wants for an address; never for this machine."""
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    except ValueError:
+        return None  # not an address: the request will say so
+    if host in ("127.0.0.1", "localhost", "::1") or proxy_bypass(host):
+        return None
+    proxy = getproxies().get(scheme) or getproxies().get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def base_url(url: str) -> str:
@@ -252,4 +272,8 @@ def _reason(told: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message", error)
     text = told.decode("utf-8", "replace") if error is None else str(error)
-    return " ".join(text.split())[:300] or "no reason given"
+    return _one_line(text)[:300] or "no reason given"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -26,8 +26,6 @@ from typing import Literal
 
 import httpx
 
-from models.checkpoints import load_tokenizer
-from models.tokens import stop_ids
 from rstar.protocols import UserError
 
 PYTHON_VARIABLE = "RSTAR_VLLM_PYTHON"
@@ -69,6 +67,9 @@ class Serving:
 
     def _generating(self) -> list[str]:
         """What a policy is served with: tokens in and tokens out, where every marker of a step is one token."""
+        from models.checkpoints import load_tokenizer  # torch, which most who import this do without
+        from models.tokens import stop_ids
+
         plain = bool(stop_ids(load_tokenizer(self.checkpoint)))
         return ["--enable-prompt-tokens-details", *(["--skip-tokenizer-init"] if plain else [])]
 
@@ -79,9 +80,10 @@ class Serving:
             told["HF_HUB_OFFLINE"] = "1"
         if self.on_cpu():
             told["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-            # Model and scheduler in one process, not in two that spin on each other.
+            # Model and scheduler in one process, not in two that spin on each other (tensor_parallel needs several).
             told["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            told["OMP_NUM_THREADS"] = str(self._threads())
+            told["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            told["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(self._threads()))
         elif self.replicas * self.tensor_parallel > 1:
             told["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(replica))
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}

@@ -87,7 +87,7 @@ async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
     [proposal] = await propose(small_policy, server, num_candidates=1)
     [body] = server.bodies
     assert body["stop_token_ids"] == [*map(tokenizer.convert_tokens_to_ids, STOP_STRINGS), tokenizer.eos_token_id]
-    assert "stop" not in body and body["return_token_ids"]
+    assert "stop" not in body and body["return_token_ids"] and body["return_tokens_as_token_ids"]
     assert (proposal.text, proposal.num_tokens) == ("\na = 1\n<end_of_step>", len(ids))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from models.endpoints import open_replicas
-from models.replicas import Replicas
+from models.replicas import Replicas, proxy_for
 from rstar.protocols import PolicyError, UserError
 
 Starter = Callable[..., Any]
@@ -271,3 +271,35 @@ async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_en
     with pytest.raises(UserError, match="not an address"):
         async with open_replicas("math", ["localhost:80"], PolicyError):
             pass
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a..b:8000", "127.0.0.1:8000", "ftp://127.0.0.1"])
+async def test_what_is_no_address_is_one_line(url: str) -> None:
+    async with Replicas([url], PolicyError) as replicas:
+        with pytest.raises(UserError, match="not an address"):
+            await replicas.post("/echo", {}, "key")
+
+
+async def test_a_redirect_is_refused_and_not_followed(http_server: Starter) -> None:
+    server = http_server(lambda path, body: (301, {"error": "moved"}))
+    async with opened(server) as replicas:
+        with pytest.raises(UserError, match="refused the request: 301, moved"):
+            await replicas.post("/echo", {"number": 1}, "key")
+    assert len(server.bodies) == 1
+
+
+async def test_replicas_can_be_opened_again(http_server: Starter) -> None:
+    replicas = opened(http_server(echo))
+    for number in (1, 2):
+        async with replicas:
+            assert await replicas.post("/echo", {"number": number}, "key") == {"number": number}
+
+
+def test_the_environment_names_proxies_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "proxy:3128")
+    monkeypatch.setenv("all_proxy", "http://other:1")
+    monkeypatch.setenv("no_proxy", "near.example")
+    asked = ("http://far.example:8000", "https://far.example", "http://near.example", "http://127.0.0.1:8000")
+    assert [*map(proxy_for, asked)] == ["http://proxy:3128", "http://other:1", None, None]

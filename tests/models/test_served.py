@@ -197,6 +197,27 @@ def servers_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+@needs_base
+def test_a_policy_whose_markers_are_single_tokens_is_served_without_a_tokenizer(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = spec(BASE, "generate", logs)
+    assert "--skip-tokenizer-init" in serving.command("python", 1)
+    assert "--skip-tokenizer-init" not in spec(BASE, "pooling", logs).command("python", 1)
+    monkeypatch.setattr("models.tokens.stop_ids", lambda tokenizer: [])
+    assert "--skip-tokenizer-init" not in serving.command("python", 1)
+
+
+def test_servers_on_the_cpu_share_half_of_the_cores(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    shares = [{}, {"replicas": 2}, {"replicas": 2, "tensor_parallel": 2}, {"replicas": 32}]
+    told = [spec(BASE, "generate", logs, **share).environment(0)["OMP_NUM_THREADS"] for share in shares]
+    assert told == ["8", "4", "2", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert spec(BASE, "pooling", logs).environment(0)["OMP_NUM_THREADS"] == "3"
+
+
 @needs_vllm
 @needs_base
 async def test_a_server_that_cannot_start_says_why_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
