@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from flows import plans
 from flows.console import console
 from flows.service import Limits, Service
+from flows.solving import announced_pair
 from rstar.protocols import UserError
 from rstar.solving import Budget
 from tasks.engines import opened
@@ -57,7 +58,7 @@ class Server(uvicorn.Server):
 
 def serve_run(root: str, *, host: str, port: int, limits: Limits, budget: Budget | None) -> None:
     """Serve a run's last models until a signal comes."""
-    recipe, models = plans.thinking_pair(root)
+    recipe, models = announced_pair(root)
 
     async def serve(listening: socket.socket) -> None:
         settings, top_k = plans.examination(recipe).settings, recipe.evaluation.top_k

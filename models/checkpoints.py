@@ -28,11 +28,19 @@ def load_policy(checkpoint: str | Path, *, device: str = "", training: bool = Fa
     """
     device = device or default_device()
     dtype = torch.float32 if training or device == "cpu" else torch.bfloat16
-    return load_pretrained(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
+    return load_whole(AutoModelForCausalLM, checkpoint, dtype=dtype).to(device)
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_whole(factory: Any, checkpoint: str | Path, **options: Any) -> Any:
+    """A model with all of its weights; those that its checkpoint lacks would be drawn at random."""
+    model, loading = load_pretrained(factory, checkpoint, output_loading_info=True, **options)
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"{checkpoint}: {missing[0]} is missing from its weights; restore it or train it again")
+    return model
 
 
 def load_pretrained(factory: Any, checkpoint: str | Path, **options: Any) -> Any:

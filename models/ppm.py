@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from models.checkpoints import default_device, load_pretrained
+from models.checkpoints import default_device, load_pretrained, load_whole
 from rstar.protocols import UserError
 
 HEAD = "tanh"
@@ -36,7 +36,7 @@ def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
     config = load_config(checkpoint)
     device = device or default_device()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
+    return load_whole(AutoModelForSequenceClassification, checkpoint, config=config, dtype=dtype).to(device)
 
 
 def load_config(checkpoint: str | Path) -> Any:

@@ -203,6 +203,9 @@ class Replicas:
             raise _Failed(f"{type(error).__name__}: {_one_line(str(error))}", away=True) from error
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:g} s", away=True) from None
+        if 300 <= response.status < 400:
+            place = response.headers.get("location", "another address")
+            raise UserError(f"{url} redirects to {place}, which is not followed; give the server's own address")
         if response.status == REQUEST_TIMEOUT:
             raise _Failed("408, the request timed out", away=False)
         if response.status == TOO_MANY_REQUESTS:

@@ -114,6 +114,14 @@ def test_a_checkpoint_without_the_tanh_head_is_refused(small_policy: Path) -> No
         ppm.load_ppm(small_policy)
 
 
+def test_a_checkpoint_that_lacks_weights_is_refused(small_policy: Path, tmp_path: Path) -> None:
+    model = ppm.from_policy(small_policy, pad_token_id=0, device="cpu")
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name != "score.weight"}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    with pytest.raises(UserError, match=r"score\.weight is missing from its weights; restore it or train it again"):
+        ppm.load_ppm(tmp_path, device="cpu")
+
+
 def test_a_fresh_head_scores_everything_zero(small_policy: Path) -> None:
     model = ppm.from_policy(small_policy, pad_token_id=0)
     ids = torch.randint(5, 100, (1, 7)).to(model.device)

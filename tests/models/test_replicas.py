@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -280,12 +282,24 @@ async def test_what_is_no_address_is_one_line(url: str) -> None:
             await replicas.post("/echo", {}, "key")
 
 
-async def test_a_redirect_is_refused_and_not_followed(http_server: Starter) -> None:
-    server = http_server(lambda path, body: (301, {"error": "moved"}))
-    async with opened(server) as replicas:
-        with pytest.raises(UserError, match="refused the request: 301, moved"):
-            await replicas.post("/echo", {"number": 1}, "key")
-    assert len(server.bodies) == 1
+class _Elsewhere(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(301)
+        self.send_header("location", "http://127.0.0.1:9/echo")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+async def test_a_redirect_is_refused_with_where_it_leads_to() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        async with Replicas([f"http://127.0.0.1:{server.server_port}"], PolicyError) as replicas:
+            with pytest.raises(UserError, match=r"redirects to http://127\.0\.0\.1:9/echo, which is not followed"):
+                await replicas.post("/echo", {"number": 1}, "key")
 
 
 async def test_replicas_can_be_opened_again(http_server: Starter) -> None:
