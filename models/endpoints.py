@@ -47,8 +47,8 @@ async def _find(checkpoint: str, replicas: Replicas, opening_seconds: float) -> 
     while not (served := await replicas.models()):
         if time.monotonic() >= until:
             raise UserError(
-                f"{', '.join(replicas.urls)}: no endpoint answers there; start the server of {checkpoint}, "
-                "or correct the address in the recipe's [engine]"
+                f"{', '.join(replicas.urls)}: no endpoint answers there ({replicas.last_failure}); start the server of "
+                f"{checkpoint}, or correct the address in the recipe's [engine]"
             )
         await asyncio.sleep(0.5)
     found = {url: _endpoint(checkpoint, models) for url, models in served.items()}

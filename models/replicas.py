@@ -95,6 +95,7 @@ class Replicas:
     patience_seconds: float = 900.0
     api_key: str = ""
     num_retries: int = 0
+    last_failure: str = ""  # why `models` got no answer
     busy_seconds: float = 0.0  # in which at least one request was under way
     _num_asking: int = 0
     _asking_since: float = 0.0  # monotonic seconds
@@ -164,7 +165,8 @@ class Replicas:
         for replica in self._replicas:
             try:
                 answer = await self._ask(replica, ALIVE)
-            except _Failed:
+            except _Failed as failed:
+                self.last_failure = str(failed)
                 replica.failed(replica.num_failures)
             else:
                 served[replica.url] = list(answer.get("data") or [])

@@ -264,10 +264,12 @@ async def test_an_endpoint_with_another_model_is_one_line(
 
 async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_enough(http_server: Starter) -> None:
     gone, here = http_server(echo), http_server(lists("math"))
+    page = http_server(lambda path, body: (200, ["a page"]))
     gone.die()
-    with pytest.raises(UserError, match=r"no endpoint answers there; start the server of math"):
-        async with open_replicas("math", [gone.url], PolicyError, opening_seconds=0.2):
-            pass
+    for server, reason in ((gone, "Client"), (page, "not a JSON object")):
+        with pytest.raises(UserError, match=rf"no endpoint answers there \({reason}.*\); start the server of math"):
+            async with open_replicas("math", [server.url], PolicyError, opening_seconds=0.2):
+                pass
     async with open_replicas("math", [gone.url, here.url], PolicyError) as (_, endpoint):
         assert endpoint.model == "math"
     with pytest.raises(UserError, match="not an address"):
