@@ -190,8 +190,9 @@ async def serve(stack: AsyncExitStack, serving: Serving, cores: tuple[set[int], 
     """Start the server of `serving`, its engine on the first cores and the rest of it on the second."""
     before = set(psutil.Process().children())
     urls = await stack.enter_async_context(served(serving))
-    for server in set(psutil.Process().children()) - before if cores else ():
-        pin(server, *(cores or ()))
+    if cores:
+        for server in set(psutil.Process().children()) - before:
+            pin(server, *cores)
     return urls
 
 

@@ -244,7 +244,8 @@ def proxy_for(url: str) -> str | None:
         return None  # not an address: the request will say so
     if host in ("127.0.0.1", "localhost", "::1") or proxy_bypass(host):
         return None
-    proxy = getproxies().get(scheme) or getproxies().get("all")
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 

@@ -251,9 +251,7 @@ if __name__ == "__main__":
 def test_a_trainer_is_deaf_to_ctrl_c_from_its_start(tmp_path: Path, method: str) -> None:
     script = tmp_path / "hearing.py"
     script.write_text(HEARING)
-    command, environment = (
-        [sys.executable, str(script), method],
-        os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    command = [sys.executable, str(script), method]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
     assert done.stdout.split() == ["True", "True", "False"]
