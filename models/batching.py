@@ -1,10 +1,10 @@
-"""Gathers the requests of all trees in flight into batches for a model that runs in a thread of its own."""
+"""Gathers the requests of all trees in flight into batches: for a model in a thread of its own, or behind a server."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,21 +27,17 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class Batcher(Generic[Request, Answer]):
-    """Runs `work(requests)` on batches of at most `max_size` (the sum of the requests' sizes), one batch at a time.
+    """Awaits `work(requests)` for batches of at most `max_size` (the sum of the requests' sizes), one batch at a time.
 
     A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather. It is
     the request that waits longest with those nearest to it in length, so that little of the batch is padding.
-    Cancelled requests are dropped. An error of `work` goes to every request of its batch. `threads` are those of a
-    batch's products on the CPU, 0 as many as torch began with; two engines whose threads share a core spin and wait.
+    Cancelled requests are dropped. An error of `work` goes to every request of its batch.
     """
 
-    def __init__(
-        self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int, threads: int = 0
-    ) -> None:
+    def __init__(self, work: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]], *, max_size: int) -> None:
         self._work = work
         self._max_size = max_size
         self._waiting: list[_Waiting[Request, Answer]] = []
-        self._thread = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, threads or NUM_THREADS))
         self._running: asyncio.Task[None] | None = None
         self.busy_seconds = 0.0
         self.num_batches = 0
@@ -57,10 +53,8 @@ class Batcher(Generic[Request, Answer]):
     async def close(self) -> None:
         if self._running is not None and not self._running.done():
             self._running.cancel()
-        self._thread.shutdown(wait=True)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             for _ in range(3):  # let the trees that were just answered ask again before the batch is closed
                 await asyncio.sleep(0)
@@ -69,7 +63,7 @@ class Batcher(Generic[Request, Answer]):
                 continue
             began = time.perf_counter()
             try:
-                answers = await loop.run_in_executor(self._thread, self._work, [waiting.request for waiting in batch])
+                answers = await self._work([waiting.request for waiting in batch])
             except Exception as error:
                 for waiting in batch:
                     if not waiting.future.done():
@@ -91,3 +85,25 @@ class Batcher(Generic[Request, Answer]):
         taken = set(map(id, batch))
         self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
         return batch
+
+
+class ThreadBatcher(Batcher[Request, Answer]):
+    """A Batcher whose `work` is computed in a thread of its own.
+
+    `threads` are those of a batch's products on the CPU, 0 as many as torch began with; two engines whose threads share
+    a core spin and wait.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Request]], Sequence[Answer]], *, max_size: int, threads: int = 0
+    ) -> None:
+        self._thread = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, threads or NUM_THREADS))
+
+        async def computed(requests: Sequence[Request]) -> Sequence[Answer]:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, requests)
+
+        super().__init__(computed, max_size=max_size)
+
+    async def close(self) -> None:
+        await super().close()
+        self._thread.shutdown(wait=True)

@@ -18,7 +18,7 @@ from transformers import Cache, DynamicCache, StopStringCriteria
 
 from models import siblings
 from models.attention import attending, check_window, filled_up
-from models.batching import Batcher
+from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.sampling import choose, noise
@@ -117,7 +117,7 @@ class TransformersPolicy:
         self._stop_ids = stop_ids(self._tokenizer)
         self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
         self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
-        self._batcher = Batcher(self._generate, max_size=max_batch, threads=threads)
+        self._batcher = ThreadBatcher(self._generate, max_size=max_batch, threads=threads)
         self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
 
     async def __aenter__(self) -> Self:

@@ -1,15 +1,19 @@
-"""The PPM behind a vLLM pooling server: siblings in one request to /classify.
+"""The PPM behind a vLLM pooling server: what many trees ask meanwhile is one request to /classify.
 
 Section 3.2, PPM-augmented Q-value annotation. The server gives the head's logit; the tanh is applied by models/ppm.py.
+A request costs a server more than a candidate does, whose prefix it has cached: so those that come while it works go
+together with the next one, a line for each replica.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from models import ppm
+from models.batching import Batcher
 from models.checkpoints import load_tokenizer
 from models.endpoints import open_replicas
 from models.tokens import encode_siblings
@@ -17,6 +21,9 @@ from rstar.prompts import render_prompt
 from rstar.protocols import ScorerError
 
 PATH = "/classify"
+MAX_BATCH = 256  # candidates of a request
+
+_Rows = list[list[int]]  # the ids of siblings, each with its prefix
 
 
 class PoolingScorer:
@@ -31,7 +38,8 @@ class PoolingScorer:
         self._tokenizer = load_tokenizer(checkpoint)
         self._max_context = max_context
         self._opening = open_replicas(str(checkpoint), urls, ScorerError, **options)
-        self._num_scored = self._num_tokens = 0
+        self._lines: dict[str, Batcher[tuple[str, _Rows], list[float]]] = {}  # by the replica's url
+        self._num_scored = self._num_tokens = self._num_batches = 0
 
     async def __aenter__(self) -> Self:
         self._replicas, endpoint = await self._opening.__aenter__()
@@ -40,6 +48,8 @@ class PoolingScorer:
         return self
 
     async def __aexit__(self, *details: Any) -> None:
+        for line in self._lines.values():
+            await line.close()
         await self._opening.__aexit__(*details)
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
@@ -49,8 +59,20 @@ class PoolingScorer:
         text = render_prompt(question) + "".join(prefix)
         pieces, rows = encode_siblings(self._tokenizer, text, candidates, self._max_context)
         ids = [token for piece in pieces for token in piece]
+        url = self._replicas.home(question)
+        if url not in self._lines:
+            self._lines[url] = Batcher(self._score, max_size=MAX_BATCH)
+        logits = await self._lines[url].ask((question, [ids + row for row in rows]), size=len(rows))
+        self._num_scored += len(rows)
+        self._num_tokens += len(ids) + sum(map(len, rows))
+        return ppm.squashed(logits)
+
+    async def _score(self, asked: Sequence[tuple[str, _Rows]]) -> list[list[float]]:
+        """The logits of each question's siblings, of one replica, in one request."""
+        rows = [row for _, siblings in asked for row in siblings]
         # Else vLLM answers with a sigmoid of the logit.
-        body = {"model": self._model, "input": [ids + row for row in rows], "use_activation": False}
+        body = {"model": self._model, "input": rows, "use_activation": False}
+        question, _ = asked[0]
         answer = await self._replicas.post(PATH, body, question)
         try:
             data = sorted(answer["data"], key=lambda item: item["index"])
@@ -59,15 +81,16 @@ class PoolingScorer:
             logits = []
         if len(logits) != len(rows):
             raise ScorerError(f"{PATH}: not one logit for each of {len(rows)} candidates: {str(answer)[:200]}")
-        self._num_scored += len(rows)
-        self._num_tokens += len(ids) + sum(map(len, rows))
-        return ppm.squashed(logits)
+        self._num_batches += 1
+        each = iter(logits)
+        return [list(islice(each, len(siblings))) for _, siblings in asked]
 
     def metrics(self) -> dict[str, float]:
-        """Candidates scored, tokens read, attempts again, seconds in which a request was under way."""
+        """Candidates scored, tokens read, batches, attempts again, seconds in which a request was under way."""
         return {
             "num_scored": self._num_scored,
             "num_prompt_tokens": self._num_tokens,
+            "num_batches": self._num_batches,
             "num_retries": self._replicas.num_retries,
             "busy_seconds": self._replicas.busy_seconds,
         }

@@ -172,6 +172,11 @@ class Replicas:
                 served[replica.url] = list(answer.get("data") or [])
         return served
 
+    def home(self, key: str) -> str:
+        """The url of the replica to which a request with `key` would go now; while all are away, of its first."""
+        here = self._here(key) or min(self._replicas, key=lambda replica: replica.rank(key))
+        return here.url
+
     def answers(self) -> dict[str, int]:
         """Count the answers of each replica, by url."""
         return {replica.url: replica.num_answers for replica in self._replicas}

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from models import ppm, siblings
 from models.attention import MIN_KEYS, ROWS_APART, attending, check_window, filled_up, up
-from models.batching import Batcher
+from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_tokenizer
 from models.prefixes import Pieces, PrefixCache
 from models.siblings import Prompts
@@ -59,7 +59,7 @@ class TransformersScorer:
         self._prefixes = PrefixCache(self._model.base_model)
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         check_window(checkpoint, self._model.config, "model.max_context", self._max_context)
-        self._batcher = Batcher(self._score, max_size=max_batch, threads=threads)
+        self._batcher = ThreadBatcher(self._score, max_size=max_batch, threads=threads)
         self._num_scored = self._num_tokens = 0
 
     async def __aenter__(self) -> Self:

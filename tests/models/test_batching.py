@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from models.batching import NUM_THREADS, Batcher
+from models.batching import NUM_THREADS, ThreadBatcher
 
 
 async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() -> None:
@@ -15,7 +15,7 @@ async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() 
         return [torch.get_num_threads() for _ in requests]
 
     for threads, expected in ((1, 1), (0, NUM_THREADS), (NUM_THREADS + 1, NUM_THREADS + 1), (0, NUM_THREADS)):
-        batcher = Batcher(work, max_size=1, threads=threads)
+        batcher = ThreadBatcher(work, max_size=1, threads=threads)
         assert await batcher.ask(0) == expected
         await batcher.close()
 
@@ -28,7 +28,7 @@ async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:
         gate.wait(5)
         return [request * 10 for request in requests]
 
-    batcher = Batcher(work, max_size=3)
+    batcher = ThreadBatcher(work, max_size=3)
     tasks = [asyncio.create_task(batcher.ask(0))]
     while not batches:
         await asyncio.sleep(0.01)
@@ -48,7 +48,7 @@ async def test_a_batch_is_the_oldest_request_and_those_nearest_to_it_in_length()
         gate.wait(5)
         return list(requests)
 
-    batcher = Batcher(work, max_size=2)
+    batcher = ThreadBatcher(work, max_size=2)
     tasks = [asyncio.create_task(batcher.ask(0))]
     while not batches:
         await asyncio.sleep(0.01)
@@ -66,7 +66,7 @@ async def test_an_error_reaches_each_request_of_its_batch_and_no_other() -> None
             raise ValueError("lost")
         return list(requests)
 
-    batcher = Batcher(work, max_size=2)
+    batcher = ThreadBatcher(work, max_size=2)
     found = await asyncio.gather(*(batcher.ask(number) for number in (0, 1, 2)), return_exceptions=True)
     assert [type(one) for one in found] == [ValueError, ValueError, int]
     await batcher.close()
@@ -79,7 +79,7 @@ async def test_a_cancelled_request_is_not_computed() -> None:
         seen.extend(requests)
         return list(requests)
 
-    batcher = Batcher(work, max_size=8)
+    batcher = ThreadBatcher(work, max_size=8)
     tasks = [asyncio.create_task(batcher.ask(number)) for number in range(2)]
     await asyncio.sleep(0)
     tasks[1].cancel()
@@ -97,7 +97,7 @@ async def test_a_request_larger_than_a_batch_goes_alone() -> None:
         sizes.append(len(requests))
         return list(requests)
 
-    batcher = Batcher(work, max_size=4)
+    batcher = ThreadBatcher(work, max_size=4)
     await asyncio.gather(batcher.ask(1, size=9), batcher.ask(2, size=2), batcher.ask(3, size=2))
     assert sizes == [1, 2]
     await batcher.close()
