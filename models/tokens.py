@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from rstar.steps import CODE, END_OF_ANSWER, END_OF_CODE, END_OF_OUTPUT, END_OF_STEP, STOP_STRINGS
@@ -23,8 +24,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 def encode_pieces(tokenizer: Any, text: str) -> list[list[int]]:
     """Return the ids of a prompt and of each step and output after it."""
-    pieces = [piece for piece in _BOUNDARY.split(text) if piece]
-    return [list(ids) for ids in tokenizer(pieces, add_special_tokens=False)["input_ids"]] if pieces else []
+    return [list(_ids(tokenizer, piece)) for piece in _BOUNDARY.split(text) if piece]
+
+
+@lru_cache(maxsize=1 << 15)
+def _ids(tokenizer: Any, piece: str) -> tuple[int, ...]:
+    """The ids of one piece; a tree asks for the same ones again and again, first of the PPM, then of the policy."""
+    return tuple(tokenizer(piece, add_special_tokens=False)["input_ids"])
 
 
 def encode_spans(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:
