@@ -34,7 +34,7 @@ from models.serving import Serving, served
 from problems.families import generate
 from problems.grading import MathJudge
 from rstar.annotation import Annotation
-from rstar.protocols import Policy, PolicyError, Proposal, ScorerError, StepScorer, UserError
+from rstar.protocols import Policy, PolicyError, Problem, Proposal, ScorerError, StepScorer, UserError
 from rstar.search import SearchSettings, search
 from rstar.tree import Node, Tree
 from sandbox.providers import open_sandbox
@@ -215,13 +215,17 @@ class Search:
         return sum(node.expanded for tree in self.trees for node in tree.nodes) / self.seconds
 
 
+def held_out(num_problems: int, seed: int) -> list[Problem]:
+    """Problems in the order in which a shard has them."""
+    counts = {level: num_problems * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
+    counts["math"] += num_problems - sum(counts.values())
+    return sorted((made.problem for made in generate(counts, seed=seed, split="test")), key=lambda problem: problem.id)
+
+
 async def bench(
     policy_dir: str, ppm_dir: str, num_trees: int, in_flight: int, rollouts_in_flight: int, logs: str
 ) -> None:
-    counts = {level: num_trees * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
-    counts["math"] += num_trees - sum(counts.values())
-    problems = [made.problem for made in generate(counts, seed=0, split="test")]
-    problems.sort(key=lambda problem: problem.id)  # as a shard has them
+    problems, others = held_out(num_trees, seed=0), held_out(min(num_trees, in_flight), seed=1)
     on_gpu = Path("/dev/nvidiactl").exists()
     every = sorted(os.sched_getaffinity(0))
     halves = None if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
@@ -239,39 +243,40 @@ async def bench(
         sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
 
         async def tree_of(
-            number: int, policy: Policy, scorer: StepScorer, settings: SearchSettings = SETTINGS, **options: Any
+            numbered: tuple[int, Problem], policy: Policy, scorer: StepScorer, settings: SearchSettings, **options: Any
         ) -> Tree:
             given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
-            return await search(problems[number], **given, settings=settings, seed=number, **options)
+            seed, problem = numbered
+            return await search(problem, **given, settings=settings, seed=seed, **options)
 
-        async def searched() -> Search:
+        async def searched(problems: Sequence[Problem], policy: Policy) -> Search:
             began = time.monotonic()
             settings = replace(SETTINGS, rollouts_in_flight=rollouts_in_flight)
             trees = await crowd(
-                lambda number: tree_of(number, metered, scorer, settings), range(num_trees), limit=in_flight
+                lambda numbered: tree_of(numbered, policy, scorer, settings), enumerate(problems), limit=in_flight
             )
             return Search(trees, time.monotonic() - began)
 
         async def in_lockstep() -> Search:
             """As many at once as ours, each batch to its end before the next begins, as the paper's code does."""
 
-            async def one(number: int, barriers: Lockstep) -> Tree:
+            async def one(numbered: tuple[int, Problem], barriers: Lockstep) -> Tree:
                 step = InStep(barriers, policy, scorer)
-                tree = await tree_of(number, step, step, on_rollout=step.ended)
+                tree = await tree_of(numbered, step, step, SETTINGS, on_rollout=step.ended)
                 barriers.leave()
                 return tree
 
-            began, trees = time.monotonic(), []
-            for at in range(0, num_trees, in_flight):
-                batch = range(num_trees)[at : at + in_flight]
+            began, trees, numbered = time.monotonic(), [], list(enumerate(problems))
+            for at in range(0, len(numbered), in_flight):
+                batch = numbered[at : at + in_flight]
                 barriers = Lockstep(len(batch))
-                trees += await asyncio.gather(*(one(number, barriers) for number in batch))
+                trees += await asyncio.gather(*(one(each, barriers) for each in batch))
             return Search(trees, time.monotonic() - began)
 
-        await flat(policy, Meter([(0, 1)] * 8, [200] * 8, [], [20] * 8), repeated=False)  # kernels
+        await searched(others, policy)  # kernels are made for each size of batch when it is first met
         metered = MeteredPolicy(policy)
         await forget([*policy_urls, *ppm_urls])
-        ours = await searched()
+        ours = await searched(problems, metered)
         await forget([*policy_urls, *ppm_urls])
         lockstep = await in_lockstep()
         await forget(policy_urls)
