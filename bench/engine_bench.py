@@ -216,7 +216,7 @@ class Search:
 
 
 def held_out(num_problems: int, seed: int) -> list[Problem]:
-    """Problems in the order in which a shard has them."""
+    """Problems of all levels, in no order of length."""
     counts = {level: num_problems * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
     counts["math"] += num_problems - sum(counts.values())
     return sorted((made.problem for made in generate(counts, seed=seed, split="test")), key=lambda problem: problem.id)

@@ -38,6 +38,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE of the recipe, rounds from 1: rounds.1.num_rollouts=4"),
 ]
+Asked = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE instead of what the run's recipe says, this time: engine.kind=vllm"),
+]
 Out = Annotated[str | None, typer.Option(help="The run's folder; runs/NAME by default.")]
 OfRun = Annotated[str | None, typer.Option("--run", help="The run's folder or name; the newest in runs/ by default.")]
 OfTrained = Annotated[
@@ -120,6 +124,7 @@ def solve(
     budget: AsBudget = None,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal thoughts.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the results here too, JSON Lines.")] = None,
+    set: Asked = None,
 ) -> None:
     """Think deeply about a question, or a file of them, with a run's last policy and PPM.
 
@@ -131,10 +136,11 @@ def solve(
     limit = budget_of(budget)
     if (question is None) == (file is None):
         raise UserError('solve: give one question in quotes, or --file with many: rstar solve "What is 2 + 2?"')
+    root = find_run(run, trained=True)
     if file is not None:
-        found = solve_file(file, find_run(run, trained=True), seed=seed, budget=limit, out=out)
+        found = solve_file(file, root, set or (), seed=seed, budget=limit, out=out)
     else:
-        found = solve_question(question or "", find_run(run, trained=True), seed=seed, budget=limit, out=out)
+        found = solve_question(question or "", root, set or (), seed=seed, budget=limit, out=out)
     if not found:
         raise typer.Exit(130)
 
@@ -147,6 +153,7 @@ def serve(
     max_in_flight: Annotated[int, typer.Option(min=1, help="Searches at once; more are refused with 429.")] = 8,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds, after which the best so far is the answer.")] = 60.0,
     budget: AsBudget = None,
+    set: Asked = None,
 ) -> None:
     """Serve a run's last policy and PPM over HTTP, in the form of OpenAI's chat completions.
 
@@ -157,7 +164,7 @@ def serve(
     from flows.serving import serve_run
 
     limit, limits = budget_of(budget), Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
-    serve_run(find_run(run, trained=True), host=host, port=port, limits=limits, budget=limit)
+    serve_run(find_run(run, trained=True), set or (), host=host, port=port, limits=limits, budget=limit)
 
 
 @app.command()
@@ -166,11 +173,13 @@ def benchmark(
     run: OfTrained = None,
     level: Annotated[str | None, typer.Option(help="Level of rows that name none.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
+    set: Asked = None,
 ) -> None:
     """Examine a run's last models on a file of problems."""
     from flows.solving import benchmark_file
 
-    print_rows(benchmark_file(file, find_run(run, trained=True), level=level, limit=limit), title=str(file))
+    root = find_run(run, trained=True)
+    print_rows(benchmark_file(file, root, set or (), level=level, limit=limit), title=str(file))
 
 
 @app.command()

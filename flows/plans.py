@@ -6,9 +6,10 @@ Tasks know no recipe: they are handed the values below.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
-from flows.recipe import IN_FLIGHT, EngineSection, Recipe, RoundSection, check_recipe
+from flows.recipe import IN_FLIGHT, EngineSection, Recipe, RoundSection, apply_override, check_recipe
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
@@ -40,8 +41,8 @@ def keep_recipe(recipe: Recipe, root: str) -> None:
         files.write_bytes(run.recipe, (kept.model_dump_json(indent=1) + "\n").encode())
 
 
-def recipe_of(root: str) -> Recipe:
-    """Read the recipe of a run."""
+def recipe_of(root: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe of a run, with `key=value` overrides that are not kept."""
     url = Run(root).recipe
     if not files.exists(url):
         raise UserError(f"{root}: no run there (recipe.json is missing); start one with `rstar evolve`")
@@ -49,6 +50,8 @@ def recipe_of(root: str) -> Recipe:
         content = json.loads(files.read_bytes(url))
     except ValueError:
         raise UserError(f"{url}: not JSON; restore it, or give another run") from None
+    for override in overrides:
+        apply_override(content, override)
     return check_recipe(content, name=url)
 
 
@@ -222,15 +225,15 @@ def training_rounds(round: int, *, accumulate: bool) -> list[int]:
     return list(range(1, round + 1)) if accumulate else [round]
 
 
-def last_pair(root: str) -> tuple[Recipe, Models]:
-    """Name the models of the last round that trained any."""
-    recipe = recipe_of(root)
+def last_pair(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
+    """Name the models of the last round that trained any, asked as the run's recipe says with `overrides`."""
+    recipe = recipe_of(root, overrides)
     return recipe, trained_models(recipe, root, last_round(recipe, root))
 
 
-def thinking_pair(root: str) -> tuple[Recipe, Models]:
+def thinking_pair(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
     """Name a run's last models, where they are a policy and a PPM."""
-    recipe, models = last_pair(root)
+    recipe, models = last_pair(root, overrides)
     if models.ppm is None:
         raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
     return recipe, models

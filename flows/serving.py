@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -56,9 +56,11 @@ class Server(uvicorn.Server):
         self._on_stop()
 
 
-def serve_run(root: str, *, host: str, port: int, limits: Limits, budget: Budget | None) -> None:
+def serve_run(
+    root: str, overrides: Sequence[str] = (), *, host: str, port: int, limits: Limits, budget: Budget | None
+) -> None:
     """Serve a run's last models until a signal comes."""
-    recipe, models = announced_pair(root)
+    recipe, models = announced_pair(root, overrides)
 
     async def serve(listening: socket.socket) -> None:
         settings, top_k = plans.examination(recipe).settings, recipe.evaluation.top_k

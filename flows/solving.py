@@ -92,9 +92,9 @@ async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, 
             yield session
 
 
-def announced_pair(root: str) -> tuple[Recipe, Models]:
+def announced_pair(root: str, overrides: Sequence[str]) -> tuple[Recipe, Models]:
     """The pair that answers, having said which it is and where its steps run."""
-    recipe, models = plans.thinking_pair(root)
+    recipe, models = plans.thinking_pair(root, overrides)
     announce_models(models)
     announce_sandbox(recipe.sandbox.provider, errors)
     return recipe, models
@@ -102,15 +102,21 @@ def announced_pair(root: str) -> tuple[Recipe, Models]:
 
 def announce_models(models: Models) -> None:
     errors.print(f"policy {models.policy}, PPM {models.ppm or 'none'}", style="dim", markup=False)
+    engine = models.engine
+    if engine.kind == "vllm" and not (engine.urls and (engine.ppm_urls or not models.ppm)):
+        logs = engine.log_dir or "the temporary folder"
+        errors.print(f"vLLM is started for them, which takes a while; it logs to {logs}", style="dim", markup=False)
 
 
-def solve_question(question: str, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
+def solve_question(
+    question: str, root: str, overrides: Sequence[str] = (), *, seed: int, budget: Budget | None, out: Path | None
+) -> bool:
     """Print the best line of thought and what it took; False where Ctrl-C came before there was one."""
     if not question.strip():
         raise UserError("solve: the question is empty")
     check_writable(out)
     problem = Problem(problem_id(question), question.strip(), "")
-    recipe, models = announced_pair(root)
+    recipe, models = announced_pair(root, overrides)
 
     async def once() -> Solution:
         async with opened_session(recipe, models, budget, seed) as session:
@@ -166,12 +172,14 @@ def show(solution: Solution) -> None:
     console.print(cost(solution), style="dim", markup=False)
 
 
-def solve_file(file: Path, root: str, *, seed: int, budget: Budget | None, out: Path | None) -> bool:
+def solve_file(
+    file: Path, root: str, overrides: Sequence[str] = (), *, seed: int, budget: Budget | None, out: Path | None
+) -> bool:
     """Print a table, a row a problem, and write it; Ctrl-C as in `solve_question`."""
     check_writable(out)
     imported = import_problems(file, needs_answer=False)
     name_bad_rows(file, imported)
-    recipe, models = announced_pair(root)
+    recipe, models = announced_pair(root, overrides)
     rows: dict[str, Row] = {}
     try:
         stopped = asyncio.run(solve_all(imported.problems, rows, recipe, models, budget, seed))
@@ -254,9 +262,11 @@ def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
         files.write_bytes(str(out.resolve()), data)
 
 
-def benchmark_file(file: Path, root: str, *, level: str | None, limit: int | None) -> list[dict[str, object]]:
+def benchmark_file(
+    file: Path, root: str, overrides: Sequence[str] = (), *, level: str | None, limit: int | None
+) -> list[dict[str, object]]:
     """Return accuracy and tokens a problem by metric."""
-    recipe, models = plans.last_pair(root)
+    recipe, models = plans.last_pair(root, overrides)
     announce_models(models)
     imported = import_problems(file, level=level)
     name_bad_rows(file, imported)

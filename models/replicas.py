@@ -28,6 +28,7 @@ FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 1.0  # between two looks at replicas that are all away
+NO_ENTRY, KEY_HINT = (401, 403), "; its key goes into OPENAI_API_KEY, which engine.kind = openai sends"
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS, INTERNAL_ERROR = 408, 429, 500
 MOST_BREAKS = 6  # of one request
 ALIVE = "/v1/models"
@@ -221,7 +222,8 @@ class Replicas:
             broke = response.status == INTERNAL_ERROR
             raise _Failed(f"{response.status}, {_reason(told)}", away=True, broke=broke)
         if response.status != 200:
-            raise UserError(f"{url} refused the request: {response.status}, {_reason(told)}")
+            hint = KEY_HINT if response.status in NO_ENTRY else ""
+            raise UserError(f"{url} refused the request: {response.status}, {_reason(told)}{hint}")
         answer = _parsed(told)
         if not isinstance(answer, dict):
             raise _Failed(f"not a JSON object: {_reason(told)}", away=True)

@@ -57,7 +57,7 @@ async def search_problems(
         journal.discard(journal_of(run, round, shard))
         return shard_counts(run, round, shard)
     collect_seldom()
-    problems = shard_problems(run, round, shard, num_shards)
+    problems = longest_first(shard_problems(run, round, shard, num_shards))
     start = time.monotonic()
     stage = Stage(f"search {shard + 1}/{num_shards}", round, len(problems))
     solved = 0
@@ -91,6 +91,11 @@ async def search_problems(
     files.write_bytes(summary_of(run, round, shard), json.dumps(counts).encode())
     journal.discard(journal_of(run, round, shard))
     return counts
+
+
+def longest_first(problems: list[Problem]) -> list[Problem]:
+    """The order in which trees are begun: long questions tend to have large trees, and one begun last is waited for."""
+    return sorted(problems, key=lambda problem: -len(problem.question))
 
 
 def prepared(engines: Engines, effort: Effort, journal: Journal) -> Engines:

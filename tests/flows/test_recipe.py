@@ -107,6 +107,10 @@ def test_where_the_engines_are_changes_no_result_and_which_they_are_may(tmp_path
     keep_recipe(vllm, str(tmp_path))
     keep_recipe(moved, str(tmp_path))
     assert recipe_of(str(tmp_path)) == moved
+    assert recipe_of(str(tmp_path), ["engine.kind=transformers", "engine.policy_urls=[]"]).engine.kind == "transformers"
+    assert recipe_of(str(tmp_path)) == moved  # what is overridden is not kept
+    with pytest.raises(UserError, match=r"recipe\.json: engine\.kind"):
+        recipe_of(str(tmp_path), ["engine.kind=vlm"])
 
 
 def test_the_bootstrap_model_has_endpoints_of_its_own() -> None:

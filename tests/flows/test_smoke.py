@@ -148,6 +148,18 @@ def test_solve_reads_a_file_with_and_without_answers_and_writes_what_it_found(fi
     assert ["correct" in row for row in found] == [True, False]
 
 
+@pytest.mark.parametrize("command", [("solve", QUESTION), ("serve",), ("benchmark", "problems.jsonl")])
+def test_a_runs_pair_is_asked_through_the_engine_that_the_command_names(
+    finished: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    if command[0] == "benchmark":
+        (tmp_path / command[1]).write_text(json.dumps({"problem": QUESTION, "answer": "46"}) + "\n")
+        command = ("benchmark", str(tmp_path / command[1]))
+    done = rstar(*command, "--run", str(finished), "--set", "engine.kind=openai")
+    assert done.returncode == 2
+    assert "no address of an endpoint that serves" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_solve_refuses_a_place_for_its_results_before_it_searches(finished: Path, tmp_path: Path) -> None:
     done = rstar("solve", QUESTION, "--run", str(finished), "--out", str(tmp_path / "no" / "such.jsonl"))
     assert done.returncode == 2

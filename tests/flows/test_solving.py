@@ -62,7 +62,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     recipe = load_recipe("smoke", ["evaluation.num_candidates=4"])
     for place in ("flows.solving.console", "flows.console.console"):
         monkeypatch.setattr(place, Console(file=printed, width=120, highlight=False))
-    monkeypatch.setattr("flows.plans.thinking_pair", lambda root: (recipe, Models("rules", "scripted")))
+    monkeypatch.setattr("flows.plans.thinking_pair", lambda root, overrides: (recipe, Models("rules", "scripted")))
     return printed
 
 

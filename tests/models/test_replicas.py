@@ -185,6 +185,7 @@ async def test_any_other_refusal_is_one_line_at_once(http_server: Starter, statu
         with pytest.raises(UserError, match=f"{status}, too long: shorten it") as caught:
             await replicas.post("/ask", {}, key)
     assert "\n" not in str(caught.value)
+    assert ("OPENAI_API_KEY" in str(caught.value)) == (status == 401)
     assert replicas.num_retries == 0
 
 

@@ -1,4 +1,4 @@
-"""What a round's search counts: of shards that had different engines too."""
+"""What a round's search counts, of shards that had different engines too; and in which order it begins its trees."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
 from tasks.engines import Engines
-from tasks.rollouts import close_search, engine_counts
+from tasks.rollouts import close_search, engine_counts, longest_first
 
 
 class Counting:
@@ -35,3 +36,8 @@ def test_counts_of_shards_are_added_up_whatever_engines_they_had(tmp_path: Path)
     assert (totals["ppm_batches"], totals["ppm_scored"], totals["sandbox_executions"]) == (2, 7, 4)
     [row] = shards.read_rows(Run(tmp_path).rounds(1, "search"), "rounds")
     assert (row["seconds"], row["num_tokens"], json.loads(row["counts"])["nodes"]) == (3.0, 10, 18)
+
+
+def test_long_questions_are_searched_first() -> None:
+    problems = [Problem(id, question, "") for id, question in (("a", "Why?"), ("b", "Why is it so?"), ("c", "How?"))]
+    assert [problem.id for problem in longest_first(problems)] == ["b", "a", "c"]
