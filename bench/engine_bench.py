@@ -279,6 +279,8 @@ async def bench(
         ours = await searched(problems, metered)
         await forget([*policy_urls, *ppm_urls])
         lockstep = await in_lockstep()
+        await forget([*policy_urls, *ppm_urls])
+        ours_again = await searched(problems, policy)
         await forget(policy_urls)
         again = MeteredPolicy(policy)
         await crowd(lambda asked: again.propose(**asked), metered.meter.asked, limit=in_flight)
@@ -287,10 +289,12 @@ async def bench(
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
         }
     print(f"{num_trees} trees, {in_flight} at once, {rollouts_in_flight} of a tree's rollouts at once. ", end="")
-    show(ours, lockstep, metered.meter, again.meter, batches)
+    show((ours, ours_again), lockstep, metered.meter, again.meter, batches)
 
 
-def show(ours: Search, lockstep: Search, found: Meter, again: Meter, batches: dict[str, Meter]) -> None:
+def show(twice: tuple[Search, Search], lockstep: Search, found: Meter, again: Meter, batches: dict[str, Meter]) -> None:
+    ours, _ = twice
+    rate = mean(search.rate() for search in twice)  # before and after lockstep: a machine that slows down strikes both
     nodes = sum(len(tree.nodes) for tree in ours.trees)
     print(
         f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: {len(found.spans)} requests, "
@@ -301,14 +305,15 @@ def show(ours: Search, lockstep: Search, found: Meter, again: Meter, batches: di
     equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
         f"In lockstep, with caches as empty at first: {lockstep.seconds:.1f} s, {lockstep.rate():.1f} expansions a "
-        f"second; ours {ours.rate():.1f}, {ours.rate() / lockstep.rate():.2f} times as many; {equal} trees are equal "
-        "(rollouts of a tree that overlap give other trees).\n"
+        f"second; ours before it {ours.rate():.1f} and after it {twice[1].rate():.1f}, on average "
+        f"{rate / lockstep.rate():.3f} times as many; {equal} trees are equal (rollouts of a tree that overlap give "
+        "other trees).\n"
     )
     seconds = again.busy_seconds()
     print(
         f"The search's requests to the policy alone, as many at once as trees, none after the answer to another: "
         f"{seconds:.1f} s, the search's expansions in {100 * seconds / ours.seconds:.0f} % of its time, which would be "
-        f"{ours.rate() * ours.seconds / seconds / lockstep.rate():.2f} times lockstep's a second.\n"
+        f"{lockstep.seconds / seconds:.2f} times lockstep's a second.\n"
     )
     print("| | generated tokens a second of engine time | search's share of it |")
     print("|---|---|---|")

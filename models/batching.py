@@ -27,18 +27,26 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class Batcher(Generic[Request, Answer]):
-    """Awaits `work(requests)` for batches of at most `max_size` (the sum of the requests' sizes), one batch at a time.
+    """Awaits `work(requests)` for batches of at most `max_size` (the sum of the requests' sizes), `at_once` at a time.
 
-    A batch takes what is waiting when the last one ends: while the model works, the trees' next requests gather. It is
+    A batch takes what is waiting when another one ends: while the model works, the trees' next requests gather. It is
     the request that waits longest with those nearest to it in length, so that little of the batch is padding.
-    Cancelled requests are dropped. An error of `work` goes to every request of its batch.
+    Cancelled requests are dropped. An error that `work` raises goes to every request of its batch, one that it returns
+    to the request in whose place it stands.
     """
 
-    def __init__(self, work: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]], *, max_size: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        max_size: int,
+        at_once: int = 1,
+    ) -> None:
         self._work = work
         self._max_size = max_size
         self._waiting: list[_Waiting[Request, Answer]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._at_once = at_once
+        self._running: set[asyncio.Task[None]] = set()
         self.busy_seconds = 0.0
         self.num_batches = 0
 
@@ -46,13 +54,19 @@ class Batcher(Generic[Request, Answer]):
         """Put a request of `length` tokens in line and return its answer."""
         waiting = _Waiting(request, size, length, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
+        if len(self._running) < self._at_once:
+            running = asyncio.create_task(self._run())
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
         return await waiting.future
 
     async def close(self) -> None:
-        if self._running is not None and not self._running.done():
-            self._running.cancel()
+        """End what is under way; who still waits is cancelled."""
+        for running in self._running:
+            running.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for waiting in self._waiting:
+            waiting.future.cancel()
 
     async def _run(self) -> None:
         while self._waiting:
@@ -62,17 +76,23 @@ class Batcher(Generic[Request, Answer]):
             if not batch:
                 continue
             began = time.perf_counter()
+            answers: Sequence[Answer | Exception]
             try:
                 answers = await self._work([waiting.request for waiting in batch])
+                self.busy_seconds += time.perf_counter() - began
+                self.num_batches += 1
             except Exception as error:
+                answers = [error] * len(batch)
+            except asyncio.CancelledError:
                 for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
-                continue
-            self.busy_seconds += time.perf_counter() - began
-            self.num_batches += 1
+                    waiting.future.cancel()
+                raise
             for waiting, answer in zip(batch, answers, strict=True):
-                if not waiting.future.done():
+                if waiting.future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    waiting.future.set_exception(answer)
+                else:
                     waiting.future.set_result(answer)
 
     def _take(self) -> list[_Waiting[Request, Answer]]:

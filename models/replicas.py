@@ -48,6 +48,10 @@ class _Failed(Exception):
         self.pause_seconds = pause_seconds
 
 
+class SharedFailure(Exception):
+    """A request of several callers was refused, or the server broke on it: alone they find out whose it is."""
+
+
 @dataclass(slots=True)
 class _Replica:
     url: str
@@ -56,6 +60,7 @@ class _Replica:
     num_failures: int = 0  # since it last answered
     away_until: float = 0.0  # monotonic seconds
     num_answers: int = 0
+    tried: bool = False  # a request is finding out whether it is back
 
     def here(self) -> bool:
         return time.monotonic() >= self.away_until
@@ -113,19 +118,22 @@ class Replicas:
     async def __aexit__(self, *_: object) -> None:
         await self._sessions.aclose()
 
-    async def post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
-        """Return the JSON object that the key's replica answers to `body`, posted at `path`."""
+    async def post(self, path: str, body: dict[str, Any], key: str, *, shared: bool = False) -> dict[str, Any]:
+        """Return the JSON object that the key's replica answers to `body`, posted at `path`.
+
+        `shared`, by several callers: a refusal and a server that breaks on it are a SharedFailure at once.
+        """
         if not self._num_asking:
             self._asking_since = time.monotonic()
         self._num_asking += 1
         try:
-            return await self._post(path, body, key)
+            return await self._post(path, body, key, shared)
         finally:
             self._num_asking -= 1
             if not self._num_asking:
                 self.busy_seconds += time.monotonic() - self._asking_since
 
-    async def _post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any], key: str, shared: bool) -> dict[str, Any]:
         since, num_attempts, num_breaks = 0.0, 0, 0  # since when nothing came of it, monotonic seconds
         failed_here: set[str] = set()
         answered_first: dict[str, int] = {}  # how many answers a replica had given when it was first asked
@@ -144,13 +152,21 @@ class Replicas:
                         replica.lend()  # the others wait for this one
                     num_attempts, num_failures = num_attempts + 1, replica.num_failures
                     answered = answered_first.setdefault(replica.url, replica.num_answers)
-                    answer = await self._ask(replica, path, body)
+                    replica.tried = replica.num_failures > 0
+                    try:
+                        answer = await self._ask(replica, path, body)
+                    finally:
+                        replica.tried = False
+            except UserError as refused:
+                raise SharedFailure(str(refused)) if shared else refused from None
             except _Failed as failed:
                 since = since or time.monotonic()
                 self.num_retries += 1
                 if failed.away:
                     replica.failed(num_failures)
                     failed_here.add(replica.url)
+                if shared and failed.broke:
+                    raise SharedFailure(str(failed)) from None
                 num_breaks += failed.broke
                 if num_breaks >= MOST_BREAKS and replica.num_answers > answered:  # to others, so it is not away
                     raise self.error(f"{replica.url}{path}: {failed}; given up after {num_attempts} attempts") from None
@@ -183,9 +199,12 @@ class Replicas:
         return {replica.url: replica.num_answers for replica in self._replicas}
 
     def _here(self, key: str, failed: Collection[str] = ()) -> _Replica | None:
-        """The key's replica among those that are not left alone, rather one that has not failed this request."""
+        """The key's replica among those that are not left alone.
+
+        Rather one that has not failed this request, and none of which another request is finding out if it is back.
+        """
         here = [replica for replica in self._replicas if replica.here()]
-        return min(here, key=lambda replica: (replica.url in failed, replica.rank(key)), default=None)
+        return min(here, key=lambda replica: (replica.tried or replica.url in failed, replica.rank(key)), default=None)
 
     def _until_next(self) -> float:
         """Seconds, with jitter, until a replica may be tried again, or another request's try may have ended."""

@@ -7,6 +7,7 @@ are not single tokens would else merge the last character of a marker with the l
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -24,13 +25,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 def encode_pieces(tokenizer: Any, text: str) -> list[list[int]]:
     """Return the ids of a prompt and of each step and output after it."""
-    return [list(_ids(tokenizer, piece)) for piece in _BOUNDARY.split(text) if piece]
+    return [_ids(tokenizer, piece).tolist() for piece in _BOUNDARY.split(text) if piece]
 
 
 @lru_cache(maxsize=1 << 15)
-def _ids(tokenizer: Any, piece: str) -> tuple[int, ...]:
-    """The ids of one piece; a tree asks for the same ones again and again, first of the PPM, then of the policy."""
-    return tuple(tokenizer(piece, add_special_tokens=False)["input_ids"])
+def _ids(tokenizer: Any, piece: str) -> array[int]:
+    """The ids of one piece: a prefix begins with the pieces of the one before it."""
+    return array("I", tokenizer(piece, add_special_tokens=False)["input_ids"])
 
 
 def encode_spans(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:

@@ -89,6 +89,28 @@ async def test_a_replica_that_comes_back_gets_its_keys_back(http_server: Starter
     assert keys_of(away) == home
 
 
+async def test_while_one_request_tries_a_failed_replica_the_others_go_elsewhere(http_server: Starter) -> None:
+    hung, go_on = http_server(lambda path, body: (503, {})), threading.Event()
+
+    def hangs(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        go_on.wait(10)
+        return echo(path, body)
+
+    async with opened(hung, http_server(echo)) as replicas:
+        assert await ask_all(replicas) == list(range(30))  # it failed them, and is left alone for a moment
+        hung.behave = hangs
+        hung.bodies.clear()
+        until = time.monotonic() + 3  # it would be left alone again and again, half a second and more each time
+        trials = []
+        while time.monotonic() < until:
+            asking = [asyncio.create_task(replicas.post("/ask", {"key": key}, key)) for key in KEYS]
+            _, waiting = await asyncio.wait(asking, timeout=0.3)
+            trials += waiting
+        assert len(hung.bodies) == len(trials) == 1
+        go_on.set()
+        await trials[0]
+
+
 async def test_nothing_is_lost_while_every_replica_is_away(http_server: Starter) -> None:
     servers = [http_server(echo) for _ in range(2)]
     async with opened(*servers) as replicas:
