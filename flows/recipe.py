@@ -88,7 +88,7 @@ class EngineSection(Section):
     tensor_parallel: Count = 1  # GPUs of each
     policy_gpu_memory: Share = 0.55  # of each GPU
     ppm_gpu_memory: Share = 0.35
-    max_in_flight: Count = 64  # requests a replica
+    max_in_flight: Count = 64  # requests a replica; a PPM's has two
     timeout_seconds: Positive = 600.0  # of one request
     patience_seconds: Positive = 900.0  # with replicas that do not answer
 

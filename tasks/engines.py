@@ -31,7 +31,7 @@ class Engine:
     tensor_parallel: int = 1
     policy_gpu_memory: float = 0.55
     ppm_gpu_memory: float = 0.35
-    max_in_flight: int = 64  # requests a replica
+    max_in_flight: int = 64  # requests a replica; a PPM's has two
     timeout_seconds: float = 600.0  # of one request
     patience_seconds: float = 900.0  # with replicas that do not answer
     log_dir: str = ""  # of the servers that are started; empty: the system's temporary folder
