@@ -53,7 +53,8 @@ AsBudget = Annotated[
     str | None,
     typer.Option(
         "--budget",
-        help="A problem's: 16 (trajectories), 20000t (tokens) or 30s (seconds); the recipe's by default.",
+        help="A problem's: 16 (trajectories), 20000t (tokens) or 30s (seconds), the last rollout to its end but for "
+        "seconds; the recipe's by default.",
     ),
 ]
 
@@ -232,6 +233,8 @@ def find_run(run: str | None, *, trained: bool = False) -> str:
         if "://" in run or (Path(run) / "recipe.json").is_file():
             return run
         if (RUNS / run / "recipe.json").is_file():
+            return str(RUNS / run)
+        if (RUNS / run).is_dir():
             return str(RUNS / run)
         if not Path(run).is_dir():
             raise UserError(f"run {run}: no such folder; runs lie in {RUNS}/ unless --out said otherwise")

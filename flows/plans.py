@@ -52,7 +52,7 @@ def recipe_of(root: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{url}: not JSON; restore it, or give another run") from None
     for override in overrides:
         apply_override(content, override)
-    return check_recipe(content, name=url)
+    return check_recipe(content, name=f"{url} with --set {' '.join(overrides)}" if overrides else url)
 
 
 def difference(one: Recipe, other: Recipe) -> str:

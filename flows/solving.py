@@ -161,6 +161,8 @@ HINTS = {
 def show(solution: Solution) -> None:
     if (best := solution.best) is None:
         hint = HINTS.get(solution.ending, "; try a larger --budget")
+        if solution.prompt_tokens and not solution.num_tokens and solution.ending is Ending.CLOSED:
+            hint = f": the problem has {solution.prompt_tokens} tokens, which leave no room in the model's context"
         console.print(f"no line of thought came to an answer{hint}", markup=False)
     else:
         console.print(terminal(best.steps, colour=console.is_terminal))
@@ -186,7 +188,8 @@ def solve_file(
     finally:
         in_order = [rows[problem.id] for problem in imported.problems if problem.id in rows]
         write_rows(out, in_order)
-    print_rows([brief(row) for row in in_order], title=str(file))
+    if in_order:
+        print_rows([brief(row) for row in in_order], title=str(file))
     graded = [row["correct"] for row in in_order if "correct" in row]
     if graded:
         console.print(f"{sum(graded)} of {len(graded)} answers are right", markup=False)

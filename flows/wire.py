@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.thoughts import markdown, summary
 from rstar.protocols import UserError
-from rstar.solving import Budget, Solution
+from rstar.solving import Budget, Ending, Solution
 from rstar.thinking import Thought
 
 Json = dict[str, Any]
@@ -175,8 +175,8 @@ def content_of(solution: Solution) -> str:
 
 
 def finish_reason(solution: Solution) -> str:
-    """Tell `length` where the budget ended, or the tree closed, without an answer."""
-    return "stop" if solution.best else "length"
+    """Tell `length` where the budget ended without an answer."""
+    return "length" if solution.best is None and solution.ending is Ending.BUDGET else "stop"
 
 
 def extra(solution: Solution, *, timed_out: bool) -> Json:

@@ -31,7 +31,7 @@ def encode_pieces(tokenizer: Any, text: str) -> list[list[int]]:
 @lru_cache(maxsize=1 << 15)
 def _ids(tokenizer: Any, piece: str) -> array[int]:
     """The ids of one piece: a prefix begins with the pieces of the one before it."""
-    return array("I", tokenizer(piece, add_special_tokens=False)["input_ids"])
+    return array("I", tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_spans(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:

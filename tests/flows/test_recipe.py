@@ -109,7 +109,7 @@ def test_where_the_engines_are_changes_no_result_and_which_they_are_may(tmp_path
     assert recipe_of(str(tmp_path)) == moved
     assert recipe_of(str(tmp_path), ["engine.kind=transformers", "engine.policy_urls=[]"]).engine.kind == "transformers"
     assert recipe_of(str(tmp_path)) == moved  # what is overridden is not kept
-    with pytest.raises(UserError, match=r"recipe\.json: engine\.kind"):
+    with pytest.raises(UserError, match=r"recipe\.json with --set engine\.kind=vlm: engine\.kind"):
         recipe_of(str(tmp_path), ["engine.kind=vlm"])
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,11 +17,12 @@ import pytest
 import uvicorn
 
 from flows.service import Limits, Service
+from flows.wire import finish_reason
 from problems.bootstrap import BootstrapPolicy
 from problems.grading import MathJudge
 from rstar.protocols import Policy, PolicyError, Proposal
 from rstar.search import SearchSettings
-from rstar.solving import Budget
+from rstar.solving import Budget, Ending
 from sandbox.providers import open_sandbox
 from tasks.engines import Engines
 
@@ -365,3 +367,8 @@ def test_a_problem_that_fills_the_context_is_too_long() -> None:
         answer = service.ask()
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(("ending", "reason"), [(Ending.BUDGET, "length"), (Ending.CLOSED, "stop")])
+def test_a_search_without_an_answer_was_too_short_only_where_its_budget_ended_it(ending: Ending, reason: str) -> None:
+    assert finish_reason(SimpleNamespace(best=None, ending=ending)) == reason  # type: ignore[arg-type]

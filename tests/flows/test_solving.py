@@ -66,6 +66,10 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return printed
 
 
+def unwrapped(screen: io.StringIO) -> str:
+    return " ".join(screen.getvalue().split())
+
+
 def press_ctrl_c_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     open_with(PressesCtrlC(calls), monkeypatch)
 
@@ -92,6 +96,18 @@ def test_ctrl_c_gives_the_best_so_far(tmp_path: Path, screen: io.StringIO, monke
     assert solve(tmp_path, budget="99") == 0
     said = screen.getvalue()
     assert "answer: 46" in said and "\\boxed{46}" in said and said.strip().endswith("stopped")
+
+
+def test_a_problem_longer_than_the_context_is_said(
+    tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReadsNoMore:
+        async def propose(self, *arguments: object, num_candidates: int, seed: int) -> Sequence[Proposal]:
+            return [Proposal("", prompt_tokens=3620)] * num_candidates
+
+    open_with(ReadsNoMore(), monkeypatch)
+    assert solve(tmp_path, budget="2") == 0
+    assert "the problem has 3620 tokens, which leave no room in the model's context" in unwrapped(screen)
 
 
 def test_ctrl_c_before_the_first_answer_ends_with_130(
