@@ -54,7 +54,8 @@ class Batcher(Generic[Request, Answer]):
         """Put a request of `length` tokens in line and return its answer."""
         waiting = _Waiting(request, size, length, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        if len(self._running) < self._at_once:
+        # A task that is done leaves the set later: who asks in between must not count on it.
+        if sum(not running.done() for running in self._running) < self._at_once:
             running = asyncio.create_task(self._run())
             self._running.add(running)
             running.add_done_callback(self._running.discard)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from models.batching import NUM_THREADS, ThreadBatcher
+from models.batching import NUM_THREADS, Batcher, ThreadBatcher
 
 
 async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() -> None:
@@ -58,6 +58,18 @@ async def test_a_batch_is_the_oldest_request_and_those_nearest_to_it_in_length()
     assert await asyncio.gather(*tasks) == [0, 100, 400, 110, 390]
     assert batches == [[0], [100, 110], [400, 390]]
     await batcher.close()
+
+
+async def test_who_asks_again_at_once_is_answered() -> None:
+    async def work(requests: Sequence[int]) -> Sequence[int]:
+        return requests
+
+    async def asks(batcher: Batcher[int, int]) -> list[int]:
+        return [await batcher.ask(number) for number in range(20)]
+
+    for batcher in (ThreadBatcher[int, int](list, max_size=2), Batcher[int, int](work, max_size=2)):
+        assert await asyncio.wait_for(asks(batcher), 5) == list(range(20))
+        await batcher.close()
 
 
 async def test_an_error_reaches_each_request_of_its_batch_and_no_other() -> None:
