@@ -293,7 +293,7 @@ async def bench(
 
 
 def show(twice: tuple[Search, Search], lockstep: Search, found: Meter, again: Meter, batches: dict[str, Meter]) -> None:
-    ours, _ = twice
+    ours, later = twice
     rate = mean(search.rate() for search in twice)  # before and after lockstep: a machine that slows down strikes both
     nodes = sum(len(tree.nodes) for tree in ours.trees)
     print(
@@ -305,7 +305,7 @@ def show(twice: tuple[Search, Search], lockstep: Search, found: Meter, again: Me
     equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
         f"In lockstep, with caches as empty at first: {lockstep.seconds:.1f} s, {lockstep.rate():.1f} expansions a "
-        f"second; ours before it {ours.rate():.1f} and after it {twice[1].rate():.1f}, on average "
+        f"second; ours before it {ours.rate():.1f} and after it {later.rate():.1f}, on average "
         f"{rate / lockstep.rate():.3f} times as many; {equal} trees are equal (rollouts of a tree that overlap give "
         "other trees).\n"
     )

@@ -232,8 +232,6 @@ def find_run(run: str | None, *, trained: bool = False) -> str:
     if run is not None:
         if "://" in run or (Path(run) / "recipe.json").is_file():
             return run
-        if (RUNS / run / "recipe.json").is_file():
-            return str(RUNS / run)
         if (RUNS / run).is_dir():
             return str(RUNS / run)
         if not Path(run).is_dir():

@@ -77,6 +77,7 @@ class _Replica:
 
     def lend(self) -> None:
         """Leave it to one request to find out whether it is back."""
+        self.tried = True
         self.away_until = time.monotonic() + _pause(self.num_failures)
 
     def answered(self) -> None:
@@ -152,7 +153,6 @@ class Replicas:
                         replica.lend()  # the others wait for this one
                     num_attempts, num_failures = num_attempts + 1, replica.num_failures
                     answered = answered_first.setdefault(replica.url, replica.num_answers)
-                    replica.tried = replica.num_failures > 0
                     try:
                         answer = await self._ask(replica, path, body)
                     finally:
