@@ -44,7 +44,7 @@ bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
 	$(BIN)/python bench/grading.py $(ARGS)
 
 tiny-base: $(STAMP)
-	$(BIN)/python -m models.tiny_base $(ARGS)
+	$(BIN)/python -m miniature.base.pretrain $(ARGS)
 
 # vLLM's fastapi is not Prefect's: it has an environment of its own, and is spoken to over HTTP.
 # On a machine with a GPU: `python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm`.

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean
 
 from report.charts import Series, line_chart, standalone_svg
-from store import catalog, queries
+from store import catalog
+from store import questions as queries
 
 LEVELS = ("gsm", "math", "olympiad", "all")
 
@@ -127,7 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     roots, walls = [str(Path(options.out) / f"seed-{seed}") for seed in options.seeds], []
     for seed, root in zip(options.seeds, roots, strict=True):
-        command = [sys.executable, "-m", "flows.cli", "demo", "--seed", str(seed), "--out", root]
+        command = [sys.executable, "-m", "cli.main", "demo", "--seed", str(seed), "--out", root]
         began = time.monotonic()
         subprocess.run([*command, *(part for key in options.set for part in ("--set", key))], check=True)
         walls.append((time.monotonic() - began) / 60)

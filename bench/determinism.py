@@ -24,7 +24,7 @@ TABLES = ("nodes", "trajectories", "sft", "pairs", "evaluations")
 
 def run(root: Path, *, shards: int, problems: int) -> Path:
     train = f"problems.train={{gsm = {problems}, math = {problems}, olympiad = {problems}}}"
-    command = [sys.executable, "-m", "flows.cli", "demo", "--recipe", "smoke", "--out", str(root)]
+    command = [sys.executable, "-m", "cli.main", "demo", "--recipe", "smoke", "--out", str(root)]
     overrides = [train, f"run.shards={shards}", "sft.epochs=3", "rounds.2.num_rollouts=4", "rounds.2.num_candidates=4"]
     subprocess.run([*command, *(part for key in overrides for part in ("--set", key))], check=True)
     return root

@@ -28,17 +28,17 @@ from typing import Any
 import httpx
 import psutil
 
-from models.completions import PATH, CompletionsPolicy
-from models.pooling import PoolingScorer
-from models.serving import Serving, served
-from problems.families import generate
-from problems.grading import MathJudge
+from domains.mathematics.grading.judge import MathJudge
+from miniature.families.generator import generate
+from models.served.completions import PATH, CompletionsPolicy
+from models.served.pooling import PoolingScorer
+from models.served.vllm_servers import Serving, served
 from rstar.annotation import Annotation
 from rstar.protocols import Policy, PolicyError, Problem, Proposal, ScorerError, StepScorer, UserError
 from rstar.search import SearchSettings, search
 from rstar.tree import Node, Tree
 from sandbox.providers import open_sandbox
-from tasks.crowd import crowd
+from tasks.lib.concurrency import map_concurrently
 
 SETTINGS = SearchSettings(num_rollouts=8, num_candidates=4, annotation=Annotation.PPM)
 ENGINE = "VLLM::EngineCore"  # the name of its process
@@ -172,9 +172,9 @@ async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Met
     at_once = max(1, round(like.at_once()))
     if repeated:
         prompts = (prompts[:at_once] * len(prompts))[: len(prompts)]
-        await crowd(one, range(at_once), limit=at_once)
+        await map_concurrently(one, range(at_once), limit=at_once)
         meter = Meter()
-    await crowd(one, range(len(prompts)), limit=at_once)
+    await map_concurrently(one, range(len(prompts)), limit=at_once)
     return meter
 
 
@@ -252,7 +252,7 @@ async def bench(
         async def searched(problems: Sequence[Problem], policy: Policy) -> Search:
             began = time.monotonic()
             settings = replace(SETTINGS, rollouts_in_flight=rollouts_in_flight)
-            trees = await crowd(
+            trees = await map_concurrently(
                 lambda numbered: tree_of(numbered, policy, scorer, settings), enumerate(problems), limit=in_flight
             )
             return Search(trees, time.monotonic() - began)
@@ -283,7 +283,7 @@ async def bench(
         ours_again = await searched(problems, policy)
         await forget(policy_urls)
         again = MeteredPolicy(policy)
-        await crowd(lambda asked: again.propose(**asked), metered.meter.asked, limit=in_flight)
+        await map_concurrently(lambda asked: again.propose(**asked), metered.meter.asked, limit=in_flight)
         batches = {
             "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
             "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),

@@ -25,16 +25,16 @@ import torch
 
 from bench.engine_bench import LEVELS, SETTINGS, InStep, Lockstep, told
 from bench.widened import widen
+from domains.mathematics.grading.judge import MathJudge
+from miniature.families.generator import generate
 from models.checkpoints import default_device
-from models.engine import TransformersPolicy
-from models.scorer import TransformersScorer
-from problems.families import generate
-from problems.grading import MathJudge
+from models.inprocess.policy import TransformersPolicy
+from models.inprocess.scorer import TransformersScorer
 from rstar.protocols import Policy, Proposal, StepScorer
 from rstar.search import search
 from rstar.tree import Tree
 from sandbox.providers import open_sandbox
-from tasks.crowd import crowd
+from tasks.lib.concurrency import map_concurrently
 
 
 class Utilisation:
@@ -126,7 +126,7 @@ class Flat:
             question, prefix, num_candidates, seed = self.asked[number]
             await policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
 
-        await crowd(one, range(len(self.asked)), limit=at_once)
+        await map_concurrently(one, range(len(self.asked)), limit=at_once)
         return []
 
 
@@ -163,7 +163,9 @@ async def bench(policy_dir: Path, ppm_dir: Path, num_trees: int, in_flight: int,
 
         async def ours(policy: Policy, scorer: StepScorer) -> list[Tree]:
             noting = flat.noting(policy)
-            return await crowd(lambda number: tree_of(number, noting, scorer), range(num_trees), limit=in_flight)
+            return await map_concurrently(
+                lambda number: tree_of(number, noting, scorer), range(num_trees), limit=in_flight
+            )
 
         async def in_lockstep(policy: Policy, scorer: StepScorer) -> list[Tree]:
             async def one(number: int, barriers: Lockstep) -> Tree:

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from problems.grading import MathJudge
+from domains.mathematics.grading.judge import MathJudge
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -116,7 +116,9 @@ class Held:
 def held(provider: str) -> Held:
     this = psutil.Process()
     servers = [
-        p for p in psutil.process_iter(["cmdline"]) if any("sandbox.server" in a for a in p.info["cmdline"] or [])
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if any("sandbox.inside.server" in a for a in p.info["cmdline"] or [])
     ]
     memory = sum(p.memory_info().rss for p in [this, *servers] if p.is_running())
     containers = 0

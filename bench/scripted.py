@@ -10,8 +10,8 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 
+from domains.mathematics.steps import END_OF_ANSWER, END_OF_CODE, StepKind, kind_of
 from rstar.protocols import Execution, Proposal, Verdict
-from rstar.steps import END_OF_ANSWER, END_OF_CODE, StepKind, kind_of
 
 MEAN_STEPS = 5
 LIMIT = 2048.0  # tokens of a candidate

@@ -31,7 +31,7 @@ from rstar.protocols import Policy, Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.tree import Tree
 from store.journal import FileJournal
-from tasks.crowd import collect_seldom, crowd
+from tasks.lib.concurrency import collect_seldom, map_concurrently
 
 QUESTION = "Market {}. " + "It sells apples from its baskets. How many are left in the evening? " * 3
 OVERHEAD = SearchSettings(num_rollouts=16, num_candidates=8, annotation=Annotation.PPM)
@@ -61,7 +61,7 @@ def grow(
         given = {"policy": policy or engines, "executor": engines, "judge": engines, "scorer": scorer or engines}
         return await search(problem, **given, settings=settings, seed=number)
 
-    return crowd(one, range(num_trees), limit=in_flight or num_trees)
+    return map_concurrently(one, range(num_trees), limit=in_flight or num_trees)
 
 
 def resident_bytes() -> int:

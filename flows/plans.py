@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from flows.recipe import IN_FLIGHT, EngineSection, Recipe, RoundSection, apply_override, check_recipe
 from rstar.annotation import Annotation
+from rstar.inference.solving import Budget
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
-from rstar.solving import Budget
 from store import files
 from store.layout import Run
-from tasks.engines import RULES, Engine, Models, Sandbox, find_checkpoint
 from tasks.evaluation import Examination
+from tasks.lib.engines import RULES, Engine, Models, Sandbox, find_checkpoint
 from tasks.problems import ProblemSource
 from tasks.rollouts import Effort
 

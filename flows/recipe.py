@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.complaints import explain
+from flows.recipe_errors import explain
 from rstar.protocols import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -64,7 +64,7 @@ class ProblemsSection(Section):
 class ModelSection(Section):
     """The models that are neither searched for nor trained here."""
 
-    base: str = "models/tiny-base"  # checkpoint directory or Hugging Face name
+    base: str = "miniature/base/weights"  # checkpoint directory or Hugging Face name
     bootstrap: str = "rules"  # `rules`: the built-in writer of steps; else a checkpoint or Hugging Face name
     bootstrap_prompt: Literal["few_shot", "zero_shot"] = "few_shot"  # of a bootstrap that is a model
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -165,13 +165,13 @@ class TrainingSection(Section):
 class SftSection(TrainingSection):
     """Policy training (Section 3.4, Appendix A)."""
 
-    apart = TrainingSection.apart | {"num_per_problem", "min_correct_synthetic", "soup"}
+    apart = TrainingSection.apart | {"num_per_problem", "min_correct_synthetic", "num_averaged"}
 
     epochs: Positive = 2.0
     batch_tokens: Count = 128 * 4096  # in rows of max_length
     packing: bool = True  # as many trajectories a row as fit; False: one
     neftune_noise_alpha: Positive | None = None  # noise on the embeddings (NEFTune); L is the row's length
-    soup: Count = 1  # trainings whose weights are averaged (arXiv 2203.05482)
+    num_averaged: Count = 1  # trainings whose weights are averaged (arXiv 2203.05482)
     num_per_problem: Count = 2
     min_correct_synthetic: Share = 0.5
 

@@ -10,15 +10,15 @@ from flows.recipe import Recipe
 from flows.shard import search_shard
 from rstar.protocols import InfrastructureError
 from store.layout import Run
-from tasks.crowd import crowd
 from tasks.evaluation import evaluate
-from tasks.heldout import make_heldout_pairs
-from tasks.pairs import extract_preference_pairs
+from tasks.heldout_pairs import make_heldout_pairs
+from tasks.lib.concurrency import map_concurrently
+from tasks.preference_pairs import extract_preference_pairs
+from tasks.q_values import aggregate_q_values
 from tasks.results import show_round
 from tasks.rollouts import close_search, shard_counts
 from tasks.synthesis import synthesise
 from tasks.training import train_policy, train_ppm
-from tasks.trajectories import aggregate_q_values
 
 
 @flow(name="evolution-round", flow_run_name="round-{round}", persist_result=True)
@@ -34,7 +34,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
             sandbox=plans.sandbox(recipe), seed=plans.synthesis_seed(recipe, round), recipe=recipe.hash,
         )  # fmt: skip
 
-    counts = await crowd(
+    counts = await map_concurrently(
         lambda shard: dispatch_shard(recipe, root, round, shard), range(recipe.run.shards), limit=recipe.run.workers
     )
     searched = close_search(root, round, counts, recipe.hash)
@@ -49,7 +49,7 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
     if plans.section(recipe, round).train_policy:
         await train_policy(
             root, round, base=plans.base_model(recipe),
-            rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate), soup=recipe.sft.soup,
+            rounds=plans.training_rounds(round, accumulate=recipe.sft.accumulate), num_averaged=recipe.sft.num_averaged,
             hyperparameters=recipe.sft.hyperparameters() | place, seed=seed, recipe=recipe.hash,
         )  # fmt: skip
     if plans.section(recipe, round).train_ppm:

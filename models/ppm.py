@@ -45,7 +45,7 @@ def load_config(checkpoint: str | Path) -> Any:
     if getattr(config, "rstar_head", None) != HEAD:
         raise UserError(
             f'{checkpoint}: not a PPM checkpoint (its config.json has no "rstar_head": "{HEAD}"); '
-            "train one with `python -m models.train_ppm`, or name the ppm directory of a round"
+            "train one with `python -m models.training.ppm`, or name the ppm directory of a round"
         )
     return config
 

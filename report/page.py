@@ -14,7 +14,8 @@ import jinja2
 from report.explorer import examples
 from report.section import Section
 from report.sections import all_sections, headlines
-from store import files, queries
+from store import files
+from store import questions as queries
 from store.catalog import open_catalog
 from store.layout import Run
 

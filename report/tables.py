@@ -14,7 +14,7 @@ from rich.text import Text
 from report.learning import METRICS, coverage, pass_at_1, ppm_pairs, systems
 from report.section import Section
 from report.sections import all_sections
-from store import queries
+from store import questions as queries
 from store.catalog import open_catalog
 
 

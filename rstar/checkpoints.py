@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+from domains.mathematics.steps import code_of
 from rstar.protocols import Execution, Executor, InfrastructureError, Verdict
-from rstar.steps import code_of
 from rstar.tree import Node
 
 

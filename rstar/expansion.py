@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from domains.mathematics.steps import Step, StepKind, StepReader, normalized
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
 from rstar.protocols import Execution, Proposal, Verdict
-from rstar.steps import Step, StepKind, StepReader, normalized
 from rstar.tree import Node
 
 _NOT_RUN = Execution(Verdict.OK)  # an answer is prose: there is nothing to run

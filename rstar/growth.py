@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from time import perf_counter
 
+from domains.mathematics.steps import StepKind, StepReader, render
 from rstar.annotation import Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
 from rstar.expansion import Candidate, distinct, execute, merge_answers
 from rstar.protocols import Policy, StepScorer
-from rstar.steps import StepKind, StepReader, render
 from rstar.tree import Node, Tree
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rstar.steps import normalized
+from domains.mathematics.steps import normalized
 from rstar.tree import Node, Tree
 
 

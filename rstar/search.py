@@ -13,13 +13,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from domains.mathematics.steps import StepReader, read_step
 from rstar.annotation import DEAD_END_VALUE, Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
 from rstar.growth import Growth, Offspring, cancel
 from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
 from rstar.selection import select
-from rstar.steps import StepReader, read_step
 from rstar.tree import Node, Tree, close_upwards
 from rstar.virtual_loss import VirtualLoss
 
@@ -58,7 +58,7 @@ async def search(
     Args:
         tree: continue this tree (it keeps its own seed) with as many rollouts more.
         on_rollout: called after each rollout with the tree and the node where it ended.
-        read_step: the step format; the one of `rstar.steps` unless told otherwise.
+        read_step: the step format; the one of `domains.mathematics.steps` unless told otherwise.
     """
     tree = tree or Tree.start(problem, seed)
     checkpoints = Checkpoints(executor)

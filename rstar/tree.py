@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from domains.mathematics.steps import StepKind, render
 from rstar.protocols import Problem, Verdict
-from rstar.steps import StepKind, render
 
 
 @dataclass(slots=True, eq=False)

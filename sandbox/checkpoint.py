@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sandbox.arithmetic import Variables
+from sandbox.inside.fast_path.arithmetic import Variables
 
 WARM_MODULES = ("numpy", "sympy")  # what the warm root has imported, with its random state seeded
 _WARM = re.compile(r"\b(?:numpy|sympy|scipy|mpmath)\b")  # however it is imported
@@ -15,7 +15,7 @@ _WARM = re.compile(r"\b(?:numpy|sympy|scipy|mpmath)\b")  # however it is importe
 class Checkpoint:
     """One step that ran. `variables` are those that the fast path may go on with, if it may go on at all.
 
-    It may while every step so far took it or was tame (`sandbox.plain`).
+    It may while every step so far took it or was tame (`sandbox.inside.fast_path.plain`).
     """
 
     key: str

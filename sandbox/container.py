@@ -293,13 +293,13 @@ def check_image(client: Any, image: str) -> None:
 
 
 def server_files() -> list[Path]:
-    return sorted(HERE.glob("*.py"))
+    return [HERE / "__init__.py", *sorted((HERE / "inside").rglob("*.py"))]
 
 
 def source_hash() -> str:
     digest = hashlib.sha256()
     for path in [*server_files(), *sorted(BUILD.iterdir())]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(str(path.relative_to(HERE.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -312,7 +312,7 @@ def build_image(
         for path in BUILD.iterdir():
             archive.add(path, arcname=path.name)
         for path in server_files():
-            archive.add(path, arcname=f"sandbox/{path.name}")
+            archive.add(path, arcname=str(path.relative_to(HERE.parent)))
     context.seek(0)
     arguments = {"BASE_IMAGE": base_image, "SOURCE": source_hash()}
     with engine() as client:

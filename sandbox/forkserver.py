@@ -23,7 +23,7 @@ from sandbox.verdicts import execution_of
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A step that ran here; `variables` as `sandbox.plain.encode` reports them, None where they are of no use."""
+    """A step that ran here; `variables` as `fast_path.plain.encode` reports them, None where they are of no use."""
 
     execution: Execution
     variables: dict[str, Any] | None

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from rstar.protocols import SandboxLost
-from sandbox.folders import remove
+from sandbox.inside.folders import remove
 from sandbox.limits import Limits
 from sandbox.owner import Owner, this_process
 
 BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.server import main; del sys.path[0], sys.argv[1]; main()"
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from sandbox.inside.server import main; del sys.path[0], sys.argv[1]; main()"
 )
 STARTUP_SECONDS = 60.0
 PREFIX, OWNER = "rstar-sandbox-", "owner.json"  # of the work folders, and the file in them that says whose they are

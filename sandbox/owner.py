@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from sandbox.processes import born
+from sandbox.inside.processes import born
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from rstar.protocols import Execution, SandboxLost, Verdict
-from sandbox.arithmetic import NotEligible, run_arithmetic
 from sandbox.checkpoint import Checkpoint, imports_warm_modules
 from sandbox.fair import sharing
 from sandbox.forkserver import ForkServer, Launch
+from sandbox.inside.fast_path.arithmetic import NotEligible, run_arithmetic
+from sandbox.inside.fast_path.plain import decode, is_tame
 from sandbox.limits import Limits
-from sandbox.plain import decode, is_tame
 
 log = logging.getLogger(__name__)
 PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps

@@ -12,23 +12,23 @@ from typing import Any
 
 from prefect import task
 
-from rstar.beam import BeamSettings, beam_search
 from rstar.equivalence import Equivalence
+from rstar.inference.beam import BeamSettings, beam_search
+from rstar.inference.best_of_n import scored
+from rstar.inference.thinking import ScoredTrajectory, think
 from rstar.protocols import Problem
-from rstar.sampling import scored
 from rstar.search import SearchSettings
-from rstar.thinking import Thought, think
 from store import shards
 from store.layout import Run
-from tasks.crowd import crowd
-from tasks.engines import Engines, Models, Sandbox, opened, opened_scorer
-from tasks.heldout import heldout_pairs, score_pairs
-from tasks.phases import Phase, finished
+from tasks.heldout_pairs import heldout_pairs, score_pairs
+from tasks.lib.concurrency import map_concurrently
+from tasks.lib.engines import Engines, Models, Sandbox, opened, opened_scorer
+from tasks.lib.phases import Phase, finished
+from tasks.lib.progress import Stage
+from tasks.lib.retries import KEPT, infrastructure_failed
+from tasks.lib.system_1 import sample, sample_many, sample_tokens
 from tasks.problems import read_problems
-from tasks.progress import Stage
-from tasks.retries import KEPT, infrastructure_failed
 from tasks.rollouts import tree_seed
-from tasks.sampling import sample, sample_many, sample_tokens
 from tasks.synthesis import majority
 
 Row = dict[str, Any]
@@ -98,10 +98,10 @@ async def examine(
         return rows
 
     async with opened(models.sampled(0.0).without_ppm(), sandbox) as engines:
-        rows = await crowd(system_1, problems, limit=exam.max_in_flight)
+        rows = await map_concurrently(system_1, problems, limit=exam.max_in_flight)
     if for_system:
         async with opened(models, sandbox) as engines:
-            rows += await crowd(system_2, for_system, limit=exam.max_in_flight)
+            rows += await map_concurrently(system_2, for_system, limit=exam.max_in_flight)
     return [row for of_problem in rows for row in of_problem]
 
 
@@ -110,11 +110,11 @@ async def think_about(problem: Problem, engines: Engines, models: Models, exam: 
     start = time.monotonic()
     seed = tree_seed(exam.seed, problem.id, 0)
     unlabelled = replace(problem, answer="")
-    conclusion, thoughts, tree = await think(
+    conclusion, trajectories, tree = await think(
         unlabelled, **engines.for_search(), settings=exam.settings, seed=seed, top_k=exam.top_k
     )
     equal = Equivalence(engines.judge)
-    score = max((thought.score for thought in thoughts), default=None)
+    score = max((trajectory.score for trajectory in trajectories), default=None)
     answers = {
         "system": conclusion.best,
         "system_majority": conclusion.majority,
@@ -146,8 +146,8 @@ async def best_of_n(problem: Problem, engines: Engines, models: Models, exam: Ex
     start = time.monotonic()
     count, depth = exam.settings.num_rollouts, exam.settings.max_depth
     samples = await sample_many(problem, engines, count, max_depth=depth, seed=exam.seed + 2)  # not majority's
-    thoughts = await scored(problem.question, samples, engines.scorer)
-    best = max(thoughts, key=lambda thought: thought.score, default=None)
+    trajectories = await scored(problem.question, samples, engines.scorer)
+    best = max(trajectories, key=lambda trajectory: trajectory.score, default=None)
     num_tokens = sum(each.num_tokens for each in samples)
     return await _answered(problem, "best_of_n", engines, models, best, num_tokens, count, start=start)
 
@@ -158,8 +158,8 @@ async def beam(problem: Problem, engines: Engines, models: Models, exam: Examina
     settings = BeamSettings(exam.beam_width, exam.settings.num_candidates, exam.settings.max_depth)
     seed = tree_seed(exam.seed, problem.id, 0)
     unlabelled = replace(problem, answer="")
-    _, thoughts, tree = await beam_search(unlabelled, **engines.for_search(), settings=settings, seed=seed)
-    best = max(thoughts, key=lambda thought: thought.score, default=None)
+    _, trajectories, tree = await beam_search(unlabelled, **engines.for_search(), settings=settings, seed=seed)
+    best = max(trajectories, key=lambda trajectory: trajectory.score, default=None)
     return await _answered(problem, "beam", engines, models, best, tree.num_tokens, exam.beam_width, start=start)
 
 
@@ -167,10 +167,10 @@ METHODS = {"best_of_n": best_of_n, "beam": beam}
 
 
 async def _answered(
-    problem: Problem, metric: str, engines: Engines, models: Models, best: Thought | None, num_tokens: int,
+    problem: Problem, metric: str, engines: Engines, models: Models, best: ScoredTrajectory | None, num_tokens: int,
     num_trajectories: int, *, start: float,
 ) -> Row:  # fmt: skip
-    """Grade the thought with the best score."""
+    """Grade the trajectory with the best score."""
     answer = best.answer if best else None
     correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer)
     row = _row(problem, metric, models.fingerprint, answer, correct, num_tokens, start=start)

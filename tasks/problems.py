@@ -12,12 +12,12 @@ from typing import Any
 
 from prefect import task
 
-from problems.families import FamilyProblem, generate
+from miniature.families.generator import FamilyProblem, generate
 from rstar.protocols import Problem, UserError
 from store import files, shards
 from store.layout import Run
-from tasks.progress import Stage
-from tasks.retries import KEPT, infrastructure_failed
+from tasks.lib.progress import Stage
+from tasks.lib.retries import KEPT, infrastructure_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def imported_rows(source: ProblemSource, left_out: str) -> list[dict[str, Any]]:
     assert source.file is not None
     if source.file.endswith(".parquet"):
         return shards.read_rows(source.file, "problems")[: source.max_problems]
-    from problems.importing import import_problems
+    from problems.sources.importing import import_problems
 
     imported = import_problems(source.file, level=source.level)
     if imported.errors:

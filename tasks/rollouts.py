@@ -19,14 +19,14 @@ from rstar.tree import Tree
 from store import files, journal, shards
 from store.journal import FileJournal
 from store.layout import Run
-from tasks.admission import AdmittedPolicy
-from tasks.crowd import collect_seldom, crowd
-from tasks.engines import Engines, Metered, Models, Sandbox, opened
-from tasks.phases import Phase, finished, peak_memory_bytes
+from tasks.lib.admission import AdmittedPolicy
+from tasks.lib.concurrency import collect_seldom, map_concurrently
+from tasks.lib.engines import Engines, Metered, Models, Sandbox, opened
+from tasks.lib.phases import Phase, finished, peak_memory_bytes
+from tasks.lib.progress import Stage
+from tasks.lib.retries import KEPT, infrastructure_failed
+from tasks.lib.trees import node_rows
 from tasks.problems import shard_problems
-from tasks.progress import Stage
-from tasks.retries import KEPT, infrastructure_failed
-from tasks.trees import node_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ async def search_problems(
     async with opened(models, sandbox) as engines:
         with FileJournal(journal_of(run, round, shard), origin) as kept:
             metered, engines = engines, prepared(engines, effort, kept)
-            forests = await crowd(one, problems, limit=effort.max_in_flight)
+            forests = await map_concurrently(one, problems, limit=effort.max_in_flight)
         executed, asked = metered.executor.metrics(), engine_counts(metered)
     rows = [row for trees in forests for row in node_rows(trees, run=run.name, **origin)]
     shards.write_rows(run.nodes(round, shard), "nodes", rows)

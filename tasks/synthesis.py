@@ -11,18 +11,18 @@ from collections import Counter
 
 from prefect import task
 
-from problems.families import FamilyProblem, vary
+from miniature.families.generator import FamilyProblem, vary
 from rstar.equivalence import Equivalence
 from rstar.protocols import Judge, Problem
 from store import shards
 from store.layout import Run
-from tasks.crowd import crowd
-from tasks.engines import Models, Sandbox, opened
-from tasks.phases import Phase, finished
+from tasks.lib.concurrency import map_concurrently
+from tasks.lib.engines import Models, Sandbox, opened
+from tasks.lib.phases import Phase, finished
+from tasks.lib.progress import Stage
+from tasks.lib.retries import KEPT, infrastructure_failed
+from tasks.lib.system_1 import Sample, sample_many
 from tasks.problems import family_row, round_problems, synthetic_name
-from tasks.progress import Stage
-from tasks.retries import KEPT, infrastructure_failed
-from tasks.sampling import Sample, sample_many
 
 
 @task(
@@ -51,7 +51,7 @@ async def synthesise(
             await stage.advance(note=f"{len(rows)} kept")
 
         async with opened(models, sandbox) as engines:
-            await crowd(one, made, limit=max(1, len(made)))
+            await map_concurrently(one, made, limit=max(1, len(made)))
         shards.write_rows(run.problems(synthetic_name(round)), "problems", rows)
         phase.counts = {"written": len(made), "kept": len(rows)}
     return phase.counts

@@ -16,16 +16,16 @@ from typing import Any
 
 from prefect import task
 
+from models.training.launcher import run_trainer
 from rstar.pairs import is_clear
 from rstar.protocols import UserError
 from store import files, shards
 from store.layout import Run
-from tasks.crowd import crowd
-from tasks.phases import Phase, finished
+from tasks.lib.concurrency import map_concurrently
+from tasks.lib.phases import Phase, finished
+from tasks.lib.progress import Stage
+from tasks.lib.retries import KEPT, infrastructure_failed
 from tasks.problems import round_problems
-from tasks.progress import Stage
-from tasks.retries import KEPT, infrastructure_failed
-from tasks.trainers import run_trainer
 
 SEEDS_APART = 100_000  # of the trainings of one policy
 
@@ -35,10 +35,10 @@ SEEDS_APART = 100_000  # of the trainings of one policy
     retry_condition_fn=infrastructure_failed, task_run_name="sft-{round}",
 )  # fmt: skip
 async def train_policy(
-    root: str, round: int, *, base: str, rounds: list[int], soup: int, hyperparameters: Mapping[str, Any], seed: int,
-    recipe: str,
+    root: str, round: int, *, base: str, rounds: list[int], num_averaged: int, hyperparameters: Mapping[str, Any],
+    seed: int, recipe: str,
 ) -> dict[str, int]:  # fmt: skip
-    """Fine-tune the base model on the SFT sets of `rounds`; the policy is the mean of `soup` such trainings.
+    """Fine-tune the base model on the SFT sets of `rounds`; the policy is the mean of `num_averaged` such trainings.
 
     Of a synthetic problem older choices count where this round chose one as well: if not, its label may be suspect.
     """
@@ -48,8 +48,10 @@ async def train_policy(
     rows = training_set(run, round, rounds)
     if not rows:
         raise UserError(f"round {round}: no correct trajectory to train on; search harder, or give easier problems")
-    job = Job("models.train_sft", run.models(round, "policy"), "sft", rows)
-    return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe, soup=soup)
+    job = Job("models.training.sft", run.models(round, "policy"), "sft", rows)
+    return await train(
+        run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe, num_averaged=num_averaged
+    )
 
 
 @task(
@@ -72,7 +74,7 @@ async def train_ppm(
     ]
     if not rows:
         raise UserError(f"round {round}: no preference pair to train on; lower ppm.min_margin or ppm.min_edit_distance")
-    job = Job("models.train_ppm", run.models(round, "ppm"), "pairs", rows)
+    job = Job("models.training.ppm", run.models(round, "ppm"), "pairs", rows)
     base = run.models(round, "policy")
     return await train(run, round, job, {"base": base, "seed": seed, **hyperparameters}, recipe=recipe)
 
@@ -95,30 +97,30 @@ class Job:
 
     @property
     def phase(self) -> str:
-        return self.module.removeprefix("models.train_")
+        return self.module.removeprefix("models.training.")
 
 
 async def train(
-    run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str, soup: int = 1
+    run: Run, round: int, job: Job, config: dict[str, Any], *, recipe: str, num_averaged: int = 1
 ) -> dict[str, int]:
     """Run a training process, or several whose weights are averaged: on `device = "cpu"` at once, a core or more each.
 
     What a process was given and what it said stays beside the checkpoint.
     """
     data = f"{job.out}.data.parquet"
-    outs = [job.out] if soup == 1 else [f"{job.out}.{number}" for number in range(1, soup + 1)]
+    outs = [job.out] if num_averaged == 1 else [f"{job.out}.{number}" for number in range(1, num_averaged + 1)]
     on_cpu, cores = config["device"] == "cpu", len(os.sched_getaffinity(0))
-    at_once = min(soup, cores) if on_cpu else 1
+    at_once = min(num_averaged, cores) if on_cpu else 1
     with Phase(run, round, job.phase, recipe=recipe) as measured:
         shards.write_rows(data, job.table, job.rows)
         config |= {"data": data, "extra": {"run": run.name, "round": round, "recipe": recipe}}
         if on_cpu:
             config["threads"] = config["threads"] or cores // at_once
-        stage, steps = Stage(job.phase, round, 0), [0] * soup
+        stage, steps = Stage(job.phase, round, 0), [0] * num_averaged
 
         async def one(number: int) -> None:
             async def tell(step: int, of: int, note: str) -> None:
-                steps[number], stage.total = step, of * soup
+                steps[number], stage.total = step, of * num_averaged
                 await stage.reach(sum(steps), note)
 
             out = outs[number]
@@ -127,12 +129,12 @@ async def train(
             await run_trainer(job.module, f"{out}.config.json", f"{out}.log", tell, fork=on_cpu)
 
         try:
-            await crowd(one, range(soup), limit=at_once)
+            await map_concurrently(one, range(num_averaged), limit=at_once)
         finally:
             for out in outs:
                 shutil.rmtree(f"{out}.trainer", ignore_errors=True)  # where the trainer would keep its states
         figures = [json.loads(files.read_bytes(f"{out}/manifest.json")).get("figures", {}) for out in outs]
-        if soup > 1:
+        if num_averaged > 1:
             await asyncio.to_thread(_average, outs, job.out)
         measured.num_tokens = sum(int(each.get("num_tokens", 0)) for each in figures)
         measured.child_memory_bytes = sum(sorted(int(each.get("peak_memory_bytes", 0)) for each in figures)[-at_once:])
@@ -141,7 +143,7 @@ async def train(
 
 
 def _average(checkpoints: list[str], out: str) -> None:
-    from models.soup import average  # loads torch
+    from models.training.averaging import average  # loads torch
 
     average(list(map(Path, checkpoints)), Path(out))
     for checkpoint in checkpoints:

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_servers_stay() -> Iterator[None]:
     """vLLM's, which else would be kept for the next who asks."""
     yield
-    if serving := sys.modules.get("models.serving"):
+    if serving := sys.modules.get("models.served.vllm_servers"):
         serving.stop_idle()
 
 

@@ -16,7 +16,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     shipped = REPOSITORY / "models" / "tiny-base"
     if (shipped / "model.safetensors").exists():
         return str(shipped)
-    from models.tiny import tiny_model, train_tokenizer
+    from miniature.base.model import tiny_model, train_tokenizer
 
     place, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
     tiny_model(tokenizer).save_pretrained(place)

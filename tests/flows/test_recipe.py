@@ -9,9 +9,9 @@ import pytest
 
 from flows.plans import difference, effort, examination, flat, keep_recipe, models, recipe_of, search_models
 from flows.recipe import RECIPES, load_recipe
-from models.training import TrainingConfig
+from models.training.process import TrainingConfig
 from rstar.protocols import UserError
-from tasks.engines import Engine
+from tasks.lib.engines import Engine
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models import serving
+from models.served import vllm_servers as serving
 from rstar.protocols import UserError
 from store import catalog
 
@@ -24,7 +24,7 @@ def test_a_run_searches_and_evaluates_with_vllm(base: str, tmp_path: Path) -> No
         if "RSTAR_REQUIRE_VLLM" not in os.environ:
             pytest.skip(str(missing))
     command = [
-        *(sys.executable, "-m", "flows.cli", "demo", "--recipe", "smoke", "--out", str(tmp_path / "served")),
+        *(sys.executable, "-m", "cli.main", "demo", "--recipe", "smoke", "--out", str(tmp_path / "served")),
         *("--set", f"model.base={base}", "--set", "engine.kind=vllm"),
         *("--set", "sft.threads=1", "--set", "ppm.threads=1"),
     ]

@@ -17,7 +17,7 @@ from flows.shard import search_shard
 from rstar.protocols import UserError
 from store import shards
 from store.layout import Run
-from tasks.crowd import crowd
+from tasks.lib.concurrency import map_concurrently
 from tasks.problems import family_rows, shard_problems
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -83,7 +83,7 @@ def test_shards_searched_at_once_give_the_same_nodes_as_one_after_the_other(tmp_
     started(one_by_one, 3)
     asyncio.run(search_all(one_by_one, 3))
     started(at_once, 3)
-    asyncio.run(crowd(lambda shard: search_shard(str(at_once), 1, shard), range(3), limit=3))
+    asyncio.run(map_concurrently(lambda shard: search_shard(str(at_once), 1, shard), range(3), limit=3))
     assert nodes(at_once) == nodes(one_by_one)
 
 

@@ -20,7 +20,7 @@ from flows.recipe import load_recipe
 from flows.shard import search_shard
 from store import catalog, shards
 from store.layout import Run
-from tasks.heldout import heldout_pairs
+from tasks.heldout_pairs import heldout_pairs
 from tasks.problems import read_problems
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -29,7 +29,7 @@ THREADS = ["--set", "sft.threads=1", "--set", "ppm.threads=1"]
 
 
 def rstar(*arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "cli.main", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -51,12 +51,12 @@ def test_the_whole_path_fills_every_table_and_writes_models_and_report(finished:
     for round in (1, 2):
         for kind, phase in (("policy", "sft"), ("ppm", "ppm")):
             manifest = json.loads((finished / f"models/round={round}/{kind}/manifest.json").read_text())
-            trained = manifest.get("soup", [manifest])
+            trained = manifest.get("averaged", [manifest])
             assert len({each["training"]["seed"] for each in trained}) == (2 if kind == "policy" else 1)
             peak = catalog.query(finished, spent.format(round, phase))["peak"][0]
             assert peak >= sum(each["figures"]["peak_memory_bytes"] for each in trained) > 2**26
             assert manifest["fingerprint"] and manifest["fingerprint"] not in [
-                each["fingerprint"] for each in manifest.get("soup", [])
+                each["fingerprint"] for each in manifest.get("averaged", [])
             ]
         assert not [*finished.glob(f"models/round={round}/*/*.safetensors")][2:]  # the averaged ones are gone
     assert "Coverage" in (finished / "report.md").read_text()
@@ -167,7 +167,7 @@ def test_solve_refuses_a_place_for_its_results_before_it_searches(finished: Path
 
 
 def test_serve_answers_and_ends_on_sigterm(finished: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "serve", "--run", str(finished), "--port", "0", "--budget", "1"]
+    command = [sys.executable, "-m", "cli.main", "serve", "--run", str(finished), "--port", "0", "--budget", "1"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -221,7 +221,7 @@ def test_a_stopped_run_is_left_with_the_command_that_resumes_it(tmp_path: Path, 
     root = tmp_path / "stopped"
     overrides = ["--set", f"model.base={base}", "--set", "evaluation.base=false", "--set", "rounds.1.num_rollouts=200",
                  "--set", "problems.train.gsm=400", "--set", "run.shards=8"]  # fmt: skip
-    command = [sys.executable, "-m", "flows.cli", "evolve", "smoke", "--out", str(root), *overrides]
+    command = [sys.executable, "-m", "cli.main", "evolve", "smoke", "--out", str(root), *overrides]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy(),
         start_new_session=True,

@@ -17,12 +17,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from domains.mathematics.steps import Step, StepKind, kind_of, read_step
 from rstar.annotation import Annotation
+from rstar.inference.thinking import grade
 from rstar.pairs import step_pairs, trajectory_pairs
 from rstar.protocols import Execution, Problem, Proposal, Verdict
 from rstar.search import SearchSettings, search
-from rstar.steps import Step, StepKind, kind_of, read_step
-from rstar.thinking import grade
 from rstar.trajectories import Trajectory, sft_choice, trajectories
 from rstar.tree import Node, Tree
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from models.tiny import train_tokenizer
+from miniature.base.model import train_tokenizer
 
 Behaviour = Callable[[str, dict[str, Any]], tuple[int, Any]]
 

@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 import torch
 
-from models import ppm, train_ppm
+from domains.mathematics.prompts import render_prompt
+from models import ppm
 from models.checkpoints import load_tokenizer
-from models.scorer import TransformersScorer
-from models.train_ppm import read_groups
-from models.training import TrainingConfig
-from rstar.prompts import render_prompt
+from models.inprocess.scorer import TransformersScorer
+from models.training.ppm import read_groups
+from models.training.process import TrainingConfig
+from models.training.process import ppm as train_ppm
 from rstar.protocols import UserError
 
 QUESTION = "Tom has 34 apples. Tom sells 3 apples. What does Tom have at last?"

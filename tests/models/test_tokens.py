@@ -6,10 +6,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from domains.mathematics.prompts import render_prompt
+from domains.mathematics.steps import parse_response
 from models.checkpoints import load_tokenizer
 from models.tokens import encode, encode_spans
-from rstar.prompts import render_prompt
-from rstar.steps import parse_response
 
 RESPONSE = (
     "<code>\n# Tom has 34 apples.\ntom = 34\n<end_of_step>\n# How many?\nprint(tom)\n<end_of_code>\n"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domains.mathematics.steps import StepKind
 from rstar.pairs import edit_distance, extract_pairs, is_clear, step_pairs, trajectory_pairs
 from rstar.protocols import Problem
-from rstar.steps import StepKind
 from rstar.tree import Tree
 
 

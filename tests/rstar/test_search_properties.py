@@ -8,12 +8,12 @@ from hashlib import blake2b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domains.mathematics.steps import StepKind, kind_of
 from rstar.annotation import Annotation
 from rstar.merging import merge_trees
 from rstar.pairs import extract_pairs
 from rstar.protocols import Execution, Problem, Proposal, Verdict
 from rstar.search import SearchSettings, search
-from rstar.steps import StepKind, kind_of
 from rstar.trajectories import trajectories
 from rstar.tree import Tree
 
@@ -114,11 +114,11 @@ def test_q_lies_between_minus_one_and_one(seed, setting):
 @settings(max_examples=60, deadline=None)
 @given(worlds, search_settings, st.integers(0, 99))
 def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_answers(seed, setting, delays):
-    async def crowd():
+    async def map_concurrently():
         late = (World(seed, random.Random(delays + at)).search(setting) for at in range(3))
         return await asyncio.gather(World(seed).search(setting), *late)
 
-    first, *others = asyncio.run(crowd())
+    first, *others = asyncio.run(map_concurrently())
     assert all(other.to_records() == first.to_records() for other in others)
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from domains.mathematics.steps import StepKind
 from rstar.merging import merge_trees
 from rstar.protocols import Problem, Verdict
-from rstar.steps import StepKind
 from rstar.tree import Tree
 
 POLICY = {"": "abb", "a": "cd", "b": "ef", "a/d": "gh"}

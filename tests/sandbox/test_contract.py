@@ -377,7 +377,7 @@ async def test_a_folder_is_listed_in_the_same_order_when_it_is_made_again(sandbo
 HIJACKED = """import os, socket, sys
 frame = sys._getframe()
 while 'request' not in frame.f_locals: frame = frame.f_back
-import sandbox.interpreter as own
+import sandbox.inside.interpreter as own
 def refuse(self, request, descriptors):
     channel = socket.socket(fileno=descriptors[0])
     own.send(channel, {'unstarted': 'x'})
@@ -486,7 +486,7 @@ def busy() -> set[int]:
     time.sleep(0.4)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cpu_times().user - first.get(process.pid, 0.0) > 0.1 and "sandbox.server" in " ".join(
+            if process.cpu_times().user - first.get(process.pid, 0.0) > 0.1 and "sandbox.inside.server" in " ".join(
                 process.cmdline()
             ):
                 found.add(process.pid)

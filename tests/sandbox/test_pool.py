@@ -153,7 +153,7 @@ def test_memory_is_gathered_in_huge_pages_where_the_kernel_can() -> None:
     code = """
 import mmap
 from pathlib import Path
-from sandbox.isolation import HUGE_PAGE, use_huge_pages
+from sandbox.inside.isolation import HUGE_PAGE, use_huge_pages
 field = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 field[:] = b"x" * len(field)
 use_huge_pages()

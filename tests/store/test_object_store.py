@@ -3,7 +3,7 @@
 import pytest
 
 from rstar.protocols import UserError
-from store import queries
+from store import questions as queries
 from store.catalog import open_catalog, query
 from store.files import matching, read_bytes, write_bytes
 from store.layout import Run

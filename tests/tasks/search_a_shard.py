@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from problems.bootstrap import BootstrapPolicy
+from miniature.writer import BootstrapPolicy
 from rstar.protocols import Proposal
 from rstar.search import SearchSettings
-from tasks import engines
-from tasks.engines import RULES, Models, Sandbox
+from tasks.lib import engines
+from tasks.lib.engines import RULES, Models, Sandbox
 from tasks.rollouts import Effort, search_problems
 
 ROOT, ASKED, IN_FLIGHT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

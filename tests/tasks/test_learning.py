@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from models import train_ppm
-from models.scorer import TransformersScorer
-from models.training import TrainingConfig
-from problems.bootstrap import MISREAD, BootstrapPolicy
-from problems.families import FamilyProblem, generate
-from problems.grading import MathJudge
+from domains.mathematics.grading.judge import MathJudge
+from miniature.families.generator import FamilyProblem, generate
+from miniature.writer import MISREAD, BootstrapPolicy
+from models.inprocess.scorer import TransformersScorer
+from models.training.process import TrainingConfig
+from models.training.process import ppm as train_ppm
 from rstar.annotation import Annotation
 from rstar.pairs import extract_pairs
 from rstar.search import SearchSettings, search
 from rstar.tree import Tree
 from sandbox.providers import open_sandbox
-from tasks.engines import ROOT
-from tasks.heldout import pair_rows, score_pairs
-from tasks.pairs import pair_row
-from tasks.trees import Searched, node_refs
+from tasks.heldout_pairs import pair_rows, score_pairs
+from tasks.lib.engines import ROOT
+from tasks.lib.trees import Searched, node_refs
+from tasks.preference_pairs import pair_row
 
 BASE = ROOT / "models" / "tiny-base"
 

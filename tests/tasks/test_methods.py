@@ -10,13 +10,13 @@ import pytest
 
 from flows import plans
 from flows.recipe import check_recipe, load_recipe
-from problems.families import generate
+from miniature.families.generator import generate
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
-from tasks import engines
-from tasks.engines import RULES, Models, Sandbox
 from tasks.evaluation import Examination, examine
+from tasks.lib import engines
+from tasks.lib.engines import RULES, Models, Sandbox
 
 PROBLEMS = [made.problem for made in generate({"gsm": 3}, seed=5, split="test")]
 

@@ -9,7 +9,7 @@ from typing import Any
 from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
-from tasks.engines import Engines
+from tasks.lib.engines import Engines
 from tasks.rollouts import close_search, engine_counts, longest_first
 
 

@@ -11,16 +11,17 @@ import torch
 from flows import plans
 from flows.recipe import load_recipe
 from flows.shard import search_shard
-from models import ppm, serving
+from miniature.families.generator import generate
+from models import ppm
 from models.checkpoints import load_tokenizer
-from problems.families import generate
+from models.served import vllm_servers as serving
 from rstar.annotation import Annotation
 from rstar.protocols import UserError, Verdict
 from rstar.search import SearchSettings
 from store import shards
 from store.layout import Run
-from tasks.crowd import crowd
-from tasks.engines import ROOT, Engine, Models, Sandbox, opened
+from tasks.lib.concurrency import map_concurrently
+from tasks.lib.engines import ROOT, Engine, Models, Sandbox, opened
 from tasks.problems import family_rows
 from tasks.rollouts import Effort, search_problem
 
@@ -33,7 +34,7 @@ def missing() -> str:
         serving.vllm_python()
     except UserError as error:
         return str(error)
-    return "" if (BASE / "config.json").is_file() else "no models/tiny-base: `make tiny-base`"
+    return "" if (BASE / "config.json").is_file() else "no miniature/base/weights: `make tiny-base`"
 
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "-"), pytest.mark.timeout(900)]
@@ -58,7 +59,7 @@ async def test_trees_are_grown_and_scored_by_vllm(tiny_ppm: Path, tmp_path: Path
     effort = Effort(SearchSettings(num_rollouts=4, num_candidates=8, annotation=Annotation.PPM), seed=1)
     problems = [made.problem for made in generate({"gsm": 12}, seed=3, split="train")]
     async with opened(models, Sandbox("local")) as engines:
-        forests = await crowd(lambda problem: search_problem(problem, engines, effort), problems, limit=8)
+        forests = await map_concurrently(lambda problem: search_problem(problem, engines, effort), problems, limit=8)
         requests, scored = engines.policy.metrics(), engines.scorer.metrics()
     nodes = [node for [tree] in forests for node in tree.nodes[1:]]
     written = [node for node in nodes if node.num_tokens]

@@ -18,15 +18,15 @@ from prefect.states import Failed
 from safetensors.torch import load_file, save_file
 
 import tasks.training
-from models.training import new_checkpoint
+from models.training.launcher import Tell, TrainingError, run_trainer
+from models.training.process import new_checkpoint
 from rstar.protocols import PolicyError, UserError
 from store import shards
 from store.layout import Run
-from tasks.phases import Phase, finished
+from tasks.lib.phases import Phase, finished
+from tasks.lib.progress import Progress, Stage, listening
+from tasks.lib.retries import infrastructure_failed
 from tasks.problems import synthetic_name
-from tasks.progress import Progress, Stage, listening
-from tasks.retries import infrastructure_failed
-from tasks.trainers import Tell, TrainingError, run_trainer
 from tasks.training import Job, train, training_set
 
 
@@ -45,7 +45,7 @@ def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path, f
     shards.write_rows(data, "pairs", [])
     wrong = config(tmp_path, data=data, loss="mse")
     with pytest.raises(UserError) as caught:
-        asyncio.run(run_trainer("models.train_ppm", wrong, log, silent, fork=fork))
+        asyncio.run(run_trainer("models.training.ppm", wrong, log, silent, fork=fork))
     assert "\n" not in str(caught.value)
 
 
@@ -64,7 +64,7 @@ def test_a_trainer_has_its_paths_where_its_caller_stands(
     (tmp_path / "here.json").write_text(json.dumps({"no_such_key": 1}))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"here\.json: unknown training key 'no_such_key'"):
-        asyncio.run(run_trainer("models.train_ppm", "here.json", "log", silent, fork=fork))
+        asyncio.run(run_trainer("models.training.ppm", "here.json", "log", silent, fork=fork))
     assert (tmp_path / "log").exists()
 
 
@@ -79,7 +79,7 @@ async def test_a_task_cancelled_while_its_trainer_starts_leaves_none_behind(
 
     monkeypatch.setattr(SpawnProcess, "start", slow_start)
     log = str(tmp_path / "log")
-    task = asyncio.create_task(run_trainer("models.train_ppm", config(tmp_path), log, silent))
+    task = asyncio.create_task(run_trainer("models.training.ppm", config(tmp_path), log, silent))
     await asyncio.sleep(0.2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -182,34 +182,38 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> Trainers:
     return made
 
 
-async def trained(tmp_path: Path, *, soup: int, device: str = "cpu", threads: int = 0) -> dict[str, int]:
+async def trained(tmp_path: Path, *, num_averaged: int, device: str = "cpu", threads: int = 0) -> dict[str, int]:
     run = Run(str(tmp_path))
     config = {"device": device, "threads": threads, "seed": 5}
-    job = Job("models.train_sft", run.models(1, "policy"), "sft", [])
-    return await train(run, 1, job, config, recipe="h", soup=soup)
+    job = Job("models.training.sft", run.models(1, "policy"), "sft", [])
+    return await train(run, 1, job, config, recipe="h", num_averaged=num_averaged)
 
 
 @pytest.mark.parametrize(
-    ("soup", "device", "at_once", "threads"), [(1, "cpu", 1, 2), (2, "cpu", 2, 1), (5, "cpu", 2, 1), (2, "", 1, 0)]
+    ("num_averaged", "device", "at_once", "threads"),
+    [(1, "cpu", 1, 2), (2, "cpu", 2, 1), (5, "cpu", 2, 1), (2, "", 1, 0)],
 )
 async def test_trainings_of_one_policy_share_the_cores_and_end_in_the_mean_of_their_weights(
-    tmp_path: Path, trainers: Trainers, soup: int, device: str, at_once: int, threads: int
+    tmp_path: Path, trainers: Trainers, num_averaged: int, device: str, at_once: int, threads: int
 ) -> None:
     heard: list[Progress] = []
     with listening(heard.append):
-        assert await trained(tmp_path, soup=soup, device=device) == {"examples": 0, "steps": 3 * soup}
+        assert await trained(tmp_path, num_averaged=num_averaged, device=device) == {
+            "examples": 0,
+            "steps": 3 * num_averaged,
+        }
     seeds = [int(str(each["seed"])) for each in trainers.configs]
-    assert len(set(seeds)) == soup and trainers.most_at_once == at_once
+    assert len(set(seeds)) == num_averaged and trainers.most_at_once == at_once
     assert {each["threads"] for each in trainers.configs} == {threads}
     assert set(trainers.forked) == {device == "cpu"}
     folder = Path(Run(str(tmp_path)).models(1, "policy"))
-    assert load_file(folder / "model.safetensors")["w"].item() == sum(seeds) / soup
+    assert load_file(folder / "model.safetensors")["w"].item() == sum(seeds) / num_averaged
     assert [each for each in folder.parent.iterdir() if each.is_dir()] == [folder]
     [row] = shards.read_rows(Run(str(tmp_path)).rounds(1, "sft"), "rounds")
-    assert row["num_tokens"] == 10 * soup and row["peak_memory_bytes"] == at_once * 2**50
+    assert row["num_tokens"] == 10 * num_averaged and row["peak_memory_bytes"] == at_once * 2**50
     done = [move.done for move in heard if move.total]
     assert done == sorted(done) and [move for move in heard if move.total and move.done == move.total] == heard[-1:]
-    assert heard[-1] == Progress("sft", 1, 3 * soup, 3 * soup)
+    assert heard[-1] == Progress("sft", 1, 3 * num_averaged, 3 * num_averaged)
 
 
 async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_left(
@@ -218,19 +222,19 @@ async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_lef
     run = Run(str(tmp_path))
     trainers.failing_seed = 5 + tasks.training.SEEDS_APART
     with pytest.raises(TrainingError, match="died"):
-        await trained(tmp_path, soup=2)
+        await trained(tmp_path, num_averaged=2)
     assert trainers.now == 0  # the other one was ended
     assert finished(run, 1, "sft") is None and not Path(run.models(1, "policy")).exists()
     (Path(run.models(1, "policy") + ".1") / "old").mkdir(parents=True)
     trainers.failing_seed = None
-    await trained(tmp_path, soup=2)
+    await trained(tmp_path, num_averaged=2)
     assert finished(run, 1, "sft") is not None
     assert not (Path(run.models(1, "policy")) / "old").exists()
 
 
 HEARING = """
 import multiprocessing, signal, sys
-from tasks.trainers import _start
+from models.training.launcher import _start
 
 def deaf(pipe):
     pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))

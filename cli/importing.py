@@ -1,0 +1,41 @@
+"""`rstar import`: real problems into a Parquet file, bad rows named and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cli.console import console, errors
+from problems.sources.importing import ImportResult, import_problems
+from rstar.protocols import UserError
+from store import shards
+from tasks.problems import problem_row
+
+MAX_NAMED = 20
+
+
+def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> list[dict[str, object]]:
+    """Import, write, and return what became of the rows."""
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task(f"reading {file}", total=1.0)
+        result = import_problems(
+            file,
+            strict=strict,
+            level=level,
+            progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),
+        )
+    name_bad_rows(file, result)
+    shards.write_rows(out, "problems", map(problem_row, result.problems))
+    kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
+    return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]
+
+
+def name_bad_rows(file: Path, result: ImportResult) -> None:
+    """Say which rows are left out, and why; a file without a good one is a UserError."""
+    for error in result.errors[:MAX_NAMED]:
+        errors.print(str(error), markup=False)
+    if len(result.errors) > MAX_NAMED:
+        errors.print(f"... and {len(result.errors) - MAX_NAMED} more")
+    if not result.problems:
+        raise UserError(f"{file}: no good row among its {result.num_rows}; nothing is done")

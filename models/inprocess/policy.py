@@ -1,0 +1,226 @@
+"""The policy in process: a transformers model that answers the requests of all trees in flight in batches.
+
+Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
+computed (models/prefixes.py), once, and the siblings share its KV cache (models/siblings.py), and one another's as long
+as they write the same. Generation stops at the end of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache, StopStringCriteria
+
+from domains.mathematics.prompts import render_few_shot, render_prompt
+from domains.mathematics.steps import STOP_STRINGS
+from models.batching import ThreadBatcher
+from models.checkpoints import default_device, load_policy, load_tokenizer
+from models.inprocess import siblings
+from models.inprocess.attention import attending, check_window, filled_up
+from models.inprocess.prefixes import Pieces, PrefixCache
+from models.inprocess.sampling import choose, noise
+from models.inprocess.siblings import Prompts
+from models.tokens import decode_step, encode_pieces, stop_ids
+from rstar.protocols import PolicyError, Proposal
+
+MAX_SHARING = 16  # candidates at one prompt of a batch
+LOGPROB_DIGITS = 2  # where kernels add up by shape, the digits beyond hang on what else is in the batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    pieces: Pieces
+    num_candidates: int
+    seed: int
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+def gathered(requests: Sequence[_Request]) -> list[list[int]]:
+    """Put requests with the same prompt together, as those of samples are that have not parted yet.
+
+    A batch's attention has as many places at each prompt as the fullest needs, so a full one is begun anew.
+    """
+    groups: list[list[int]] = []
+    open_group: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for at, request in enumerate(requests):
+        prompt = tuple(map(tuple, request.pieces))
+        group = open_group.get(prompt)
+        if group is None or sum(requests[i].num_candidates for i in (*group, at)) > MAX_SHARING:
+            group = open_group[prompt] = []
+            groups.append(group)
+        group.append(at)
+    return groups
+
+
+@dataclass(slots=True)
+class _Texts:
+    """The rows of the model's batch: the texts that candidates are writing, each once, and the first to fill up."""
+
+    number: int  # of texts
+    tokens: torch.Tensor  # the newest of each text
+    positions: torch.Tensor  # of those
+    prompts: Prompts
+    cache: Cache
+
+    def logits(self, model: Any) -> torch.Tensor:
+        """Read the newest tokens; return the logits of the next, shape (rows, vocabulary)."""
+        with attending(model, siblings.NAME, self.prompts):
+            output = model(self.tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache)
+        return output.logits[:, -1]
+
+    def go_on(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Go on with `tokens`, each after the row that `parents` says; a row has one child, several or none."""
+        number, parents, tokens = len(parents), filled_up(parents), filled_up(tokens)
+        if not torch.equal(parents, filled_up(torch.arange(self.number, device=parents.device))):
+            self.cache.batch_select_indices(parents)
+            self.prompts, self.positions = self.prompts.only(parents), self.positions[parents]
+        self.number, self.tokens, self.positions = number, tokens, self.positions + 1
+
+
+class TransformersPolicy:
+    """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
+
+    Equal seeds give equal steps, whatever else is asked at once, up to the last bits that a batch's shape may move
+    (models/attention.py says where none moves). `temperature=0` is greedy. `few_shot` is for a model that has not been
+    fine-tuned on the step format.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = 2048,
+        max_context: int = 4096,
+        max_batch: int = 256,
+        device: str = "",
+        few_shot: bool = False,
+        threads: int = 0,
+    ) -> None:
+        self._device = device or default_device()
+        self._tokenizer = load_tokenizer(checkpoint)
+        self._model = load_policy(checkpoint, device=self._device).eval()
+        self._prefixes = PrefixCache(self._model.base_model)
+        self._temperature = temperature
+        self._render_prompt = render_few_shot if few_shot else render_prompt
+        self._max_new_tokens = max_new_tokens
+        self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
+        check_window(checkpoint, self._model.config, "model.max_context", self._max_context)
+        self._stop_ids = stop_ids(self._tokenizer)
+        self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
+        self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
+        self._batcher = ThreadBatcher(self._generate, max_size=max_batch, threads=threads)
+        self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._batcher.close()
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
+        text = self._render_prompt(question) + "".join(prefix)
+        request = _Request(encode_pieces(self._tokenizer, text), num_candidates, seed)
+        if request.length >= self._max_context:
+            return [Proposal("", prompt_tokens=request.length)] * num_candidates
+        return await self._batcher.ask(request, size=num_candidates, length=request.length)
+
+    def metrics(self) -> dict[str, float]:
+        """Requests, tokens read, of those in the prefix cache, and written, batches, seconds the model was busy."""
+        return {
+            "num_requests": self._num_requests,
+            "num_prompt_tokens": self._num_prompt_tokens,
+            "num_cached_tokens": self._num_cached_tokens,
+            "num_generated_tokens": self._num_generated_tokens,
+            "num_batches": self._batcher.num_batches,
+            "busy_seconds": self._batcher.busy_seconds,
+        }
+
+    def _generate(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        try:
+            return self._generate_batch(requests)
+        except (RuntimeError, ValueError) as error:  # out of memory, a lost device
+            raise PolicyError(f"the policy's engine failed on {len(requests)} requests: {error}") from error
+
+    @torch.inference_mode()
+    def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
+        """Write all candidates token by token; those of a prompt that have written the same so far are one row."""
+        groups = gathered(requests)
+        texts = self._prefill([requests[group[0]].pieces for group in groups])
+        node_of = {at: node for node, group in enumerate(groups) for at in group}
+        nodes = [node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)]
+        row = torch.tensor(nodes, device=self._device)  # of each candidate that is not done
+        room = torch.tensor([self._room(request) for request in requests for _ in range(request.num_candidates)])
+        drawn = [noise(each.seed, each.num_candidates, int(room.max())) for each in requests]
+        uniforms = torch.from_numpy(np.concatenate(drawn))
+        written = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
+        logprobs = torch.zeros(len(uniforms))
+        writing = torch.arange(len(uniforms))
+        for at in range(uniforms.shape[1]):
+            logits = texts.logits(self._model)
+            chosen, logprob = choose(logits, row, uniforms[writing, at], self._temperature)
+            written[writing, at] = chosen.cpu()
+            logprobs[writing] += logprob.cpu()
+            left = ~self._ended(written[writing, : at + 1]) & (at + 1 < room[writing])
+            if not left.any():
+                break
+            writing, left = writing[left], left.to(self._device)
+            text, row = (row[left] * logits.shape[-1] + chosen[left]).unique(return_inverse=True)
+            texts.go_on(text // logits.shape[-1], text % logits.shape[-1])
+        return self._proposals(requests, groups, written.tolist(), logprobs.tolist())
+
+    def _room(self, request: _Request) -> int:
+        """Tokens that a candidate may have."""
+        return min(self._max_new_tokens, self._max_context - request.length)
+
+    def _prefill(self, prompts: Sequence[Pieces]) -> _Texts:
+        states, lengths = self._prefixes.states(prompts)
+        lasts = torch.tensor([pieces[-1][-1] for pieces in prompts], device=self._device)
+        rows = filled_up(torch.arange(len(prompts), device=self._device))
+        shared = Prompts.of(states, lengths - 1, [1] * len(prompts)).only(rows)
+        return _Texts(len(prompts), lasts[rows], lengths[rows] - 1, shared, DynamicCache())
+
+    def _ended(self, texts: torch.Tensor) -> torch.Tensor:
+        """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""
+        ended = torch.isin(texts[:, -1], self._end_ids)
+        if self._stop_strings is not None:
+            ended |= self._stop_strings(texts, None).cpu()
+        return ended
+
+    def _proposals(
+        self, requests: Sequence[_Request], groups: Sequence[Sequence[int]], rows: list[list[int]],
+        logprobs: list[float],
+    ) -> list[list[Proposal]]:  # fmt: skip
+        answers, at = [], 0
+        # a group's first request reads the prompt, the others find it there
+        firsts = {group[0]: known for group, known in zip(groups, self._prefixes.num_known, strict=True)}
+        for i, request in enumerate(requests):
+            num_cached = firsts.get(i, request.length)
+            mine = slice(at, at + request.num_candidates)
+            answers.append(
+                [
+                    self._proposal(row, logprob, request.length, num_cached)
+                    for row, logprob in zip(rows[mine], logprobs[mine], strict=True)
+                ]
+            )
+            at += request.num_candidates
+            self._num_requests += 1
+            self._num_prompt_tokens += request.length
+            self._num_cached_tokens += num_cached
+            self._num_generated_tokens += sum(proposal.num_tokens for proposal in answers[-1])
+        return answers
+
+    def _proposal(self, row: list[int], logprob: float, prompt_tokens: int, cached_tokens: int) -> Proposal:
+        text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids)
+        return Proposal(text, num_tokens, round(logprob, LOGPROB_DIGITS), prompt_tokens, cached_tokens)

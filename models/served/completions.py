@@ -1,0 +1,177 @@
+"""The policy behind an endpoint: vLLM's or another server's OpenAI-compatible /v1/completions.
+
+Section 3.2, step 1: n candidates for the next step in one request. The prompt goes out as token ids, made by the code
+that made them in training (models/tokens.py); what a tree asks goes to one replica, which has its prefixes cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from domains.mathematics.prompts import render_few_shot, render_prompt
+from domains.mathematics.steps import ANSWER, END_OF_ANSWER, END_OF_CODE, END_OF_STEP, STOP_STRINGS
+from models.checkpoints import load_tokenizer
+from models.served.endpoints import open_replicas
+from models.tokens import cut_step, decode_step, encode, stop_ids
+from rstar.protocols import PolicyError, Proposal
+
+PATH = "/v1/completions"
+MAX_SEED = 2**31  # what every server takes
+
+# A server fills in what is not said from the checkpoint's generation_config.json; the policy is sampled as it is.
+PLAIN: dict[str, Any] = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+PLAIN_VLLM: dict[str, Any] = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "skip_special_tokens": False,  # the step markers are special tokens of the tiny tokenizer
+    "spaces_between_special_tokens": False,
+    "include_stop_str_in_output": True,
+    "return_token_ids": True,
+    "return_tokens_as_token_ids": True,  # nobody reads the text of each
+}
+
+
+class CompletionsPolicy:
+    """A Policy that asks replicas of an endpoint; `async with` it.
+
+    Equal seeds give equal steps as far as the server's sampling does; `temperature=0` is greedy. `checkpoint` is a
+    folder or a Hugging Face name: the tokenizer comes from it, and the endpoint must serve it (else a UserError).
+
+    vLLM gives token ids back, and they are decoded as `TransformersPolicy` decodes them. Any other server keeps back
+    the marker at which it stopped, and the one that the step's form calls for is put there again (`with_marker`); a
+    server that drops special tokens cannot serve a model whose markers are such.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        urls: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = 2048,
+        max_context: int = 4096,
+        few_shot: bool = False,
+        **options: Any,
+    ) -> None:
+        """`options` are those of `models.served.replicas.Replicas`."""
+        self._temperature = temperature
+        self._max_new_tokens, self._max_context = max_new_tokens, max_context
+        self._render_prompt = render_few_shot if few_shot else render_prompt
+        self._tokenizer = load_tokenizer(checkpoint)
+        self._stop_ids = stop_ids(self._tokenizer)
+        self._opening = open_replicas(str(checkpoint), urls, PolicyError, **options)
+        self._num_requests = self._num_prompt_tokens = self._num_generated_tokens = 0
+        self._num_cached_tokens: int | None = None  # not told
+
+    async def __aenter__(self) -> Self:
+        self.replicas, endpoint = await self._opening.__aenter__()
+        self._endpoint = endpoint
+        self._max_context = min(self._max_context, endpoint.max_context or self._max_context)
+        return self
+
+    async def __aexit__(self, *details: Any) -> None:
+        await self._opening.__aexit__(*details)
+
+    async def propose(
+        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
+    ) -> Sequence[Proposal]:
+        """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
+        ids = encode(self._tokenizer, self._render_prompt(question) + "".join(prefix))
+        if len(ids) >= self._max_context:
+            return [Proposal("", prompt_tokens=len(ids))] * num_candidates
+        wanted = num_candidates if self._temperature else 1  # greedy: the siblings are one text
+        found: list[Proposal] = []
+        while len(found) < wanted:  # some servers give one choice whatever n is
+            choices = await self._ask(question, ids, num_candidates=wanted - len(found), seed=seed + len(found))
+            found += [self._proposal(choice, len(ids)) for choice in choices[: wanted - len(found)]]
+        self._num_requests += 1
+        self._num_generated_tokens += sum(proposal.num_tokens for proposal in found)
+        return found if self._temperature else found * num_candidates
+
+    def metrics(self) -> dict[str, float]:
+        """Requests, tokens read, cached (where the server tells) and written, attempts again, seconds asking."""
+        cached = {} if self._num_cached_tokens is None else {"num_cached_tokens": self._num_cached_tokens}
+        return {
+            "num_requests": self._num_requests,
+            "num_prompt_tokens": self._num_prompt_tokens,
+            **cached,
+            "num_generated_tokens": self._num_generated_tokens,
+            "num_retries": self.replicas.num_retries,
+            "busy_seconds": self.replicas.busy_seconds,
+        }
+
+    def body(self, ids: list[int], *, num_candidates: int, seed: int) -> dict[str, Any]:
+        """The request for the steps that continue a prompt of these tokens."""
+        return {
+            "model": self._endpoint.model,
+            "prompt": ids,
+            "n": num_candidates,
+            "seed": seed % MAX_SEED,
+            "temperature": self._temperature,
+            "max_tokens": min(self._max_new_tokens, self._max_context - len(ids)),
+            **self._stop(),
+            "logprobs": 0 if self._endpoint.is_vllm else 1,
+            **PLAIN,
+            **(PLAIN_VLLM if self._endpoint.is_vllm else {}),
+        }
+
+    def _stop(self) -> dict[str, Any]:
+        """Where a step ends: tokens where each marker is one, which vLLM's engine looks for itself.
+
+        A marker spelled in other tokens then ends nothing, as in `TransformersPolicy`; what follows it is cut off.
+        """
+        if self._endpoint.is_vllm and self._stop_ids:
+            ends = (*self._stop_ids, self._tokenizer.eos_token_id)
+            return {"stop_token_ids": [token for token in ends if token is not None]}
+        return {"stop": list(STOP_STRINGS)}
+
+    async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
+        """The endpoint's choices, in order."""
+        body = self.body(ids, num_candidates=num_candidates, seed=seed)
+        answer = await self.replicas.post(PATH, body, question)
+        self._num_prompt_tokens += len(ids)
+        choices = answer.get("choices")
+        if not (isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices)):
+            raise PolicyError(f"{PATH}: the answer has no choices: {str(answer)[:200]}")
+        usage = answer.get("usage") or {}
+        if (cached := (usage.get("prompt_tokens_details") or {}).get("cached_tokens")) is not None:
+            self._num_cached_tokens = (self._num_cached_tokens or 0) + cached
+        for choice in choices:
+            choice["cached_tokens"] = cached or 0
+            # for a server that does not list the tokens
+            choice.setdefault("num_tokens", (usage.get("completion_tokens") or 0) // len(choices))
+        return sorted(choices, key=lambda choice: choice.get("index") or 0)
+
+    def _proposal(self, choice: dict[str, Any], prompt_tokens: int) -> Proposal:
+        """What the server wrote, up to the end of the step; text that is no step is for the search to refuse."""
+        listed = choice.get("logprobs") or {}
+        logprob = float(sum(filter(None, listed.get("token_logprobs") or ())))
+        if (ids := choice.get("token_ids")) is not None:
+            text, num_tokens = decode_step(self._tokenizer, ids, self._stop_ids)
+        else:
+            text, num_tokens = with_marker(choice), len(listed.get("tokens") or ()) or choice["num_tokens"]
+        # A lone surrogate can be in JSON and not in UTF-8, nor in a table.
+        return Proposal(
+            text.encode("utf-8", "replace").decode(), num_tokens, logprob, prompt_tokens, choice["cached_tokens"]
+        )
+
+
+def with_marker(choice: dict[str, Any]) -> str:
+    """The text of a choice with the marker at which its server stopped.
+
+    The marker is the one the server names (vLLM, SGLang), else the one that belongs to the step's form: an answer ends
+    with <end_of_answer>, code whose last line prints with <end_of_code>, other code with <end_of_step>. A choice that
+    was cut at its length gets none.
+    """
+    text = cut_step(str(choice.get("text") or ""))
+    if choice.get("finish_reason") != "stop" or text.endswith(STOP_STRINGS) or not text.strip():
+        return text
+    named = choice.get("stop_reason") or choice.get("matched_stop")
+    if named is not None:
+        return text + named if named in STOP_STRINGS else text
+    if text.lstrip().startswith(ANSWER):
+        return text + END_OF_ANSWER
+    return text + (END_OF_CODE if text.strip().splitlines()[-1].startswith("print(") else END_OF_STEP)

@@ -1,0 +1,199 @@
+"""Training of the PPM on preference pairs, in a process of its own.
+
+Section 3.3, Equation 4: the pairwise ranking loss, averaged over the P x M pairs of a group with the same prefix.
+Baselines for Table 8 with the same head: `loss="pqm"` fits the Q-values by mean squared error, `loss="orm"` fits the
+outcome (+1 or -1) of whole trajectories.
+
+    python -m models.training.ppm --config ppm.json
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import mse_loss
+from transformers import Trainer, TrainingArguments
+
+from domains.mathematics.prompts import render_prompt
+from models import ppm
+from models.checkpoints import load_tokenizer
+from models.inprocess.attention import check_window
+from models.tokens import encode
+from models.training import process as training
+from models.training.prefix_tree import PrefixTree
+from models.training.process import TrainingConfig
+from rstar.protocols import UserError
+
+LOSSES = ("ppm", "pqm", "orm")
+Pairs = list[tuple[int, int]]  # (positive, negative) places in a list of texts
+TRIE_LENGTH = 4  # in longest texts: how much of a problem goes through the model at once
+
+
+@dataclass(slots=True)
+class Group:
+    """Texts that share a prefix, which of them is preferred to which, and their targets."""
+
+    question: str
+    texts: list[str]
+    pairs: Pairs
+    targets: list[float]  # Q-values (pqm) or outcomes (orm)
+
+
+def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels: bool, seed: int) -> list[Group]:
+    """Gather the rows of the pairs table by group; each text is scored once, however many pairs it is in."""
+    rng = random.Random(seed)
+    groups: dict[object, Group] = {}
+    places: dict[object, dict[str, int]] = {}
+    for row in rows:
+        if loss == "orm" and row["kind"] != "trajectory":
+            continue
+        key = (row["round"], row["group_id"])  # another round's node of the same name has another prefix
+        group, place = groups.setdefault(key, Group(row["question"], [], [], [])), places.setdefault(key, {})
+        pair = []
+        for side in ("chosen", "rejected"):
+            text = render_prompt(row["question"]) + row["prefix"] + row[side]
+            if text not in place:
+                place[text] = len(group.texts)
+                group.texts.append(text)
+                group.targets.append(float(row[f"{side}_q"]) if loss == "pqm" else 1.0 if side == "chosen" else -1.0)
+            pair.append(place[text])
+        group.pairs.append((pair[0], pair[1]))
+    made = list(groups.values())
+    if shuffle_labels:
+        for group in made:
+            order = rng.sample(range(len(group.texts)), len(group.texts))
+            group.pairs = [(order[a], order[b]) for a, b in group.pairs]
+            group.targets = [group.targets[i] for i in order]
+    return made
+
+
+@dataclass(slots=True)
+class Example:
+    """Groups of one problem, laid out so that what their texts share is read once."""
+
+    trie: PrefixTree
+    places: list[int]  # of the last tokens of the texts
+    groups: list[Pairs]
+    targets: list[float]
+
+
+def lay_out(groups: Sequence[Group], tokenizer: Any, *, max_length: int) -> list[Example]:
+    """Lay out a problem's groups together, as many as fit; a group with a text over `max_length` is left out."""
+    examples: dict[str, Example] = {}
+    made = []
+    for group in groups:
+        texts = [encode(tokenizer, text) for text in group.texts]
+        if max(map(len, texts)) > max_length:
+            continue
+        example = examples.get(group.question)
+        if example is None or len(example.trie) + sum(map(example.trie.num_new, texts)) > TRIE_LENGTH * max_length:
+            example = examples[group.question] = Example(PrefixTree(), [], [], [])
+            made.append(example)
+        at = len(example.places)
+        example.places += [example.trie.add(text) for text in texts]
+        example.groups.append([(a + at, b + at) for a, b in group.pairs])
+        example.targets += group.targets
+    return made
+
+
+class PPMTrainer(Trainer):
+    """A Trainer of Examples, one after the other; every group weighs the same."""
+
+    def __init__(self, *args: Any, loss: str, centre: float, groups_per_example: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loss, self._centre, self._groups_per_example = loss, centre, groups_per_example
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        groups, targets = inputs.pop("groups"), inputs.pop("targets")
+        logits = ppm.logits(model, ppm.states(model, **inputs))
+        loss = loss_of(logits, groups, targets, loss=self._loss, centre=self._centre)
+        loss = loss * len(groups) / self._groups_per_example
+        return (loss, logits) if return_outputs else loss
+
+
+def loss_of(
+    logits: torch.Tensor, groups: Sequence[Pairs], targets: torch.Tensor, *, loss: str, centre: float
+) -> torch.Tensor:
+    """Return the mean loss of the groups, by one of LOSSES; `centre` weighs how far a ranked pair is off centre."""
+    values = ppm.scores(logits)
+    if loss == "ppm":
+        return ppm.grouped_pairwise_loss(values, groups) + centre * ppm.off_centre(logits, groups)
+    texts = [sorted({text for pair in group for text in pair}) for group in groups]
+    return torch.stack([mse_loss(values[each], targets[each]) for each in texts]).mean()
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Make the inputs of the one example of a batch."""
+    [example] = examples
+    rest = {"places": example.places, "groups": example.groups, "targets": torch.tensor(example.targets)}
+    return example.trie.inputs() | rest
+
+
+def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Train the policy `config.base` into a PPM on rows of the pairs table, and write the checkpoint `config.out`."""
+    if config.loss not in LOSSES:
+        raise UserError(f"ppm.loss: got {config.loss!r}; allowed: {', '.join(LOSSES)}")
+    training.start(config)
+    tokenizer = load_tokenizer(config.base)
+    groups = read_groups(rows, loss=config.loss, shuffle_labels=config.shuffle_labels, seed=config.seed)
+    examples = lay_out(groups, tokenizer, max_length=config.max_length)
+    if not examples:
+        raise UserError(
+            f"{config.data}: no preference pairs to train the PPM on (every problem all right or all wrong?)"
+        )
+    num_groups = sum(len(example.groups) for example in examples)
+    num_pairs = sum(len(group) for example in examples for group in example.groups)
+    num_tokens = sum(len(example.trie) for example in examples)
+    num_epochs = training.epochs(config, num_tokens)
+    model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
+    check_window(config.base, model.config, "ppm.max_length", config.max_length)
+    trainer = PPMTrainer(
+        model=model,
+        loss=config.loss,
+        centre=config.center_rewards_coefficient,
+        groups_per_example=num_groups / len(examples),
+        args=TrainingArguments(
+            output_dir=config.out + ".trainer",
+            num_train_epochs=num_epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            warmup_steps=config.warmup_ratio,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=max(1, round(config.group_batch * len(examples) / num_pairs)),
+            seed=config.seed,
+            save_strategy="no",
+            logging_steps=5,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=model.device.type == "cpu",
+        ),
+        train_dataset=examples,
+        data_collator=collate,
+        callbacks=[training.Progress()],
+        optimizers=(training.optimizer(model, config), None),
+    )
+    began = time.monotonic()
+    result = trainer.train()
+    figures = {
+        "num_groups": num_groups,
+        "num_pairs": num_pairs,
+        "num_tokens": int(num_tokens * trainer.state.epoch),
+        "seconds": round(time.monotonic() - began, 2),
+        "loss": result.training_loss,
+    }
+    training.save_checkpoint(model, tokenizer, config, figures)
+
+
+def main() -> None:
+    training.run(__doc__, train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Supervised fine-tuning of the policy on chosen trajectories, in a process of its own.
+
+Section 3.4 and Appendix A.2; TRL's SFTTrainer. The prompt and every `<output>` are masked: the policy is not taught to
+write what the sandbox prints. The policy is always trained from the base again.
+
+    python -m models.training.sft --config sft.json
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from domains.mathematics.prompts import render_prompt
+from domains.mathematics.steps import output_spans
+from models.checkpoints import load_policy, load_tokenizer
+from models.tokens import encode_spans
+from models.training import process as training
+from models.training.process import TrainingConfig
+from rstar.protocols import UserError
+
+IGNORE = -100
+
+
+Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]  # prompt, response, what of it not to learn
+
+
+def tokenize(
+    tokenizer: Any, prompt: str, response: str, hidden: Sequence[tuple[int, int]] = ()
+) -> dict[str, list[int]]:
+    """Ids of prompt + response + end of text, and labels that leave out the prompt, all outputs and `hidden`."""
+    tokens = encode_spans(tokenizer, prompt + response)
+    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in (*output_spans(response), *hidden))]
+    labels = [
+        IGNORE if any(low <= start and end <= high for low, high in masked) else token for token, (start, end) in tokens
+    ]
+    return {
+        "input_ids": [*(token for token, _ in tokens), tokenizer.eos_token_id],
+        "labels": [*labels, tokenizer.eos_token_id],
+    }
+
+
+def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = None, tokenizer: Any = None) -> None:
+    """Fine-tune `config.base` (or `model`) on prompts and responses and write the checkpoint `config.out`."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    class LabelledSFTTrainer(SFTTrainer):
+        """The same loss as TRL's, with logits of labelled tokens only and no entropy beside: twice as fast here."""
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **_: Any
+        ) -> torch.Tensor:
+            labels = inputs.pop("labels")[:, 1:]
+            hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
+            kept = labels != IGNORE
+            total = cross_entropy(model.lm_head(hidden[kept]).float(), labels[kept], reduction="sum")
+            return total / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+
+    training.start(config)
+    tokenizer = tokenizer or load_tokenizer(config.base)
+    model = model or load_policy(config.base, device=config.device, training=True)
+    rows = [tokenize(tokenizer, *example) for example in examples]
+    kept = [row for row in rows if len(row["input_ids"]) <= config.max_length]
+    if not kept:
+        raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")
+    num_tokens = sum(len(row["input_ids"]) for row in kept)
+    num_epochs = training.epochs(config, num_tokens)
+    arguments = SFTConfig(
+        output_dir=config.out + ".trainer",
+        num_train_epochs=num_epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_ratio,
+        max_length=config.max_length,
+        packing=config.packing,
+        packing_strategy="bfd",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=max(1, config.batch_tokens // config.max_length),
+        seed=config.seed,
+        save_strategy="no",
+        logging_steps=5,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=False,
+        activation_checkpointing=False,
+        neftune_noise_alpha=config.neftune_noise_alpha,
+        use_cpu=model.device.type == "cpu",
+        dataloader_num_workers=0,
+    )
+    trainer = LabelledSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(kept),
+        processing_class=tokenizer,
+        callbacks=[training.Progress()],
+        optimizers=(training.optimizer(model, config), None),
+    )
+    began = time.monotonic()
+    result = trainer.train()
+    seconds = time.monotonic() - began
+    figures = {
+        "num_examples": len(kept),
+        "num_dropped": len(rows) - len(kept),
+        "num_steps": trainer.state.global_step,
+        "num_tokens": int(num_tokens * trainer.state.epoch),
+        "seconds": round(seconds, 2),
+        "loss": result.training_loss,
+    }
+    training.save_checkpoint(trainer.model, tokenizer, config, figures)
+
+
+def main() -> None:
+    training.run(
+        __doc__, lambda config, rows: train(config, [(render_prompt(r["question"]), r["response"]) for r in rows])
+    )
+
+
+if __name__ == "__main__":
+    main()

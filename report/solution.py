@@ -1,0 +1,95 @@
+"""A solution as people and programs read them: in a terminal, in Markdown, in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.syntax import Syntax
+from rich.text import Text
+
+from cli.console import visible
+from domains.mathematics.steps import (
+    ANSWER,
+    END_OF_ANSWER,
+    END_OF_OUTPUT,
+    OUTPUT,
+    StepKind,
+    code_of,
+    kind_of,
+    output_spans,
+)
+from rstar.inference.solving import Ending, Solution
+from rstar.inference.thinking import ScoredTrajectory
+
+Kind = Literal["code", "output", "answer"]
+ENDINGS = {Ending.CLOSED: ", nothing was left to try", Ending.STOPPED: ", stopped"}
+
+
+def pieces(steps: Sequence[str]) -> Iterator[tuple[Kind, str]]:
+    """Yield what rendered steps consist of, without their markers."""
+    for step in steps:
+        if kind_of(step) is StepKind.ANSWER:
+            yield "answer", step.replace(ANSWER, "").replace(END_OF_ANSWER, "").strip()
+        elif code := code_of(step).strip():
+            yield "code", code
+        for start, end in output_spans(step):
+            yield "output", step[start:end].strip().removeprefix(OUTPUT).removesuffix(END_OF_OUTPUT).strip()
+
+
+def terminal(steps: Sequence[str], *, colour: bool) -> RenderableType:
+    """Lay steps out for a terminal; without colour as plain text."""
+    lines: list[RenderableType] = []
+    for kind, written in pieces(steps):
+        text = visible(written)
+        if kind == "code":
+            lines.append(Syntax(text, "python", background_color="default", word_wrap=True) if colour else Text(text))
+        else:
+            lines.append(Text.assemble(("output: ", "dim"), text) if kind == "output" else Text(text))
+    return Group(*lines)
+
+
+def markdown(steps: Sequence[str]) -> str:
+    """Write steps as one code block, its output, and the sentence with the boxed answer."""
+    parts = list(pieces(steps))
+    program = "\n\n".join(text for kind, text in parts if kind == "code")
+    blocks = [_fenced(program, "python")] if program else []
+    blocks += [f"Output:\n\n{_fenced(text)}" for kind, text in parts if kind == "output" and text]
+    return "\n\n".join([*blocks, *(text for kind, text in parts if kind == "answer")])
+
+
+def _fenced(text: str, language: str = "") -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def cost(solution: Solution) -> str:
+    """Say in a line what a solution took, and why it ended where that was not its budget."""
+    rollouts = f"{solution.num_rollouts} rollout{'s' if solution.num_rollouts != 1 else ''}"
+    return (
+        f"{rollouts}, {solution.num_trajectories} with an answer, {solution.num_tokens} tokens, "
+        f"{solution.seconds:.1f} s{ENDINGS.get(solution.ending, '')}"
+    )
+
+
+def summary(solution: Solution) -> dict[str, Any]:
+    """Return everything but the steps, as JSON can hold it."""
+    return {
+        "answer": solution.best.answer if solution.best else None,
+        "score": solution.best.score if solution.best else None,
+        "runner_up": _brief(solution.runner_up),
+        "majority": solution.majority,
+        "weighted_majority": solution.weighted_majority,
+        "trajectories": solution.num_trajectories,
+        "rollouts": solution.num_rollouts,
+        "tokens": solution.num_tokens,
+        "seconds": round(solution.seconds, 3),
+        "ending": solution.ending.value,
+    }
+
+
+def _brief(trajectory: ScoredTrajectory | None) -> dict[str, Any] | None:
+    return trajectory and {"answer": trajectory.answer, "score": trajectory.score}

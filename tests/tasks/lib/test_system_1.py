@@ -1,0 +1,73 @@
+"""Plain sampling draws as many tokens as it is allowed, and votes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from domains.mathematics.steps import parse_response
+from miniature.families.generator import generate
+from miniature.truth import wrong_of
+from rstar.search import SearchSettings
+from tasks.heldout_pairs import pair_rows
+from tasks.lib.engines import RULES, Engines, Models, Sandbox, opened
+from tasks.lib.system_1 import Sample, sample_many, sample_tokens
+from tasks.rollouts import Effort, search_problem
+from tasks.synthesis import majority
+
+MADE = generate({"gsm": 2, "math": 4}, seed=5, split="test")
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[Engines]:
+    async with opened(Models(RULES), Sandbox()) as opened_engines:
+        yield opened_engines
+
+
+async def test_samples_stop_at_the_first_that_reaches_the_budget(engines: Engines) -> None:
+    problem = MADE[0].problem
+    for budget in (1, 50, 400):
+        samples = await sample_tokens(problem, engines, budget, max_depth=16, seed=1)
+        tokens = [one.num_tokens for one in samples]
+        assert sum(tokens) >= budget > sum(tokens[:-1])
+
+
+async def test_a_sample_depends_on_its_number_and_not_on_how_many_are_drawn(engines: Engines) -> None:
+    problem = MADE[0].problem
+    few = await sample_many(problem, engines, 3, max_depth=16, seed=1)
+    many = await sample_many(problem, engines, 6, max_depth=16, seed=1)
+    assert many[:3] == few
+
+
+async def test_the_majority_counts_equivalent_answers_as_one(engines: Engines) -> None:
+    samples = [Sample(answer, False, 1) for answer in ("7", "1/2", None, "0.5", "7.0", "0.50")]
+    assert await majority(samples, engines.judge) == ("1/2", 3)
+    assert await majority([Sample(None, False, 1)], engines.judge) == (None, 0)
+
+
+async def test_a_held_out_pair_is_a_right_step_against_a_wrong_one_after_right_steps(engines: Engines) -> None:
+    effort = Effort(SearchSettings(num_rollouts=12, num_candidates=8), seed=1)
+    num_pairs = 0
+    for made in MADE:
+        (tree,) = await search_problem(made.problem, engines, effort)
+        for row in pair_rows(tree, made.truth):
+            prefix = parse_response(row["prefix"]) if row["prefix"] else []
+            right, wrong = (wrong_of(made.truth, [*prefix, row[side]]) for side in ("chosen", "rejected"))
+            assert right is not None and not any(right)
+            assert wrong is not None and wrong[-1] and not any(wrong[:-1])
+            num_pairs += 1
+    assert num_pairs > 5
+
+
+async def test_an_unsolved_problem_is_searched_harder_and_then_again_with_another_seed(engines: Engines) -> None:
+    settings = SearchSettings(num_rollouts=1, num_candidates=1, max_depth=1)  # too shallow for any answer
+    problem = MADE[0].problem
+    trees = await search_problem(problem, engines, Effort(settings, seed=1, more_rollouts=(2, 3), extra_trees=2))
+    assert len(trees) == 3
+    assert len({tree.seed for tree in trees}) == 3
+    solved = await search_problem(
+        problem, engines, Effort(SearchSettings(8, 5), seed=1, more_rollouts=(64,), extra_trees=2)
+    )
+    assert len(solved) == 1
+    assert solved[0].num_rollouts <= 8
