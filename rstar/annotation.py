@@ -32,11 +32,11 @@ class Annotation(StrEnum):
             return 0, 0.0
         return 1, _given(score)
 
-    def terminal_value(self, *, correct: bool | None, score: float | None) -> float:
-        """v of a terminal: +1 or -1 by the ground truth, or at inference the PPM's own score."""
+    def terminal_value(self, *, correct: bool | None, score: float | None) -> float | None:
+        """v of a terminal: +1 or -1 by the ground truth, or at inference the PPM's own score; None: undecided."""
         if self is Annotation.INFERENCE:
             return _given(score)
-        return 1.0 if correct else -1.0
+        return None if correct is None else 1.0 if correct else -1.0
 
 
 def _given(score: float | None) -> float:

@@ -9,16 +9,16 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from domains.mathematics.steps import code_of
-from rstar.protocols import Execution, Executor, InfrastructureError, Verdict
+from rstar.protocols import Execution, Executor, InfrastructureError, StepFormat, Verdict
 from rstar.tree import Node
 
 
 class Checkpoints:
     """An executor that knows which of its checkpoints this tree still holds."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, steps: StepFormat) -> None:
         self._executor = executor
+        self._steps = steps
         self._held: set[str] = set()
 
     async def run_below(self, parent: Node, codes: Sequence[str]) -> list[Execution]:
@@ -53,7 +53,7 @@ class Checkpoints:
     async def _replay(self, node: Node) -> Execution:
         checkpoint: str | None = None
         for step in node.path():
-            execution = await self._run(checkpoint, code_of(step.text))
+            execution = await self._run(checkpoint, self._steps.code_of(step.text))
             if checkpoint is not None:
                 await self._release({checkpoint})
             if execution.verdict is not Verdict.OK:

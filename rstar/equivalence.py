@@ -15,9 +15,10 @@ class Equivalence:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._known: dict[tuple[str, str], bool] = {}
+        self._known: dict[tuple[str, str], bool | None] = {}
 
-    async def __call__(self, answer: str, other: str) -> bool:
+    async def __call__(self, answer: str, other: str) -> bool | None:
+        """Whether the two are the same; None where the judge could not decide."""
         if answer.strip() == other.strip():
             return True
         pair = (answer, other)
@@ -26,7 +27,7 @@ class Equivalence:
         return self._known[pair]
 
     async def classes(self, answers: Sequence[str]) -> list[int]:
-        """For each answer the position of the first one that is the same."""
+        """For each answer the position of the first one that is the same; what is undecided is not merged."""
         firsts: list[int] = []
         labels: list[int] = []
         for at, answer in enumerate(answers):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domains.mathematics.steps import normalized
+from rstar.protocols import StepFormat
 from rstar.tree import Node, Tree
 
 
-def merge_trees(trees: Sequence[Tree]) -> Tree:
+def merge_trees(trees: Sequence[Tree], steps: StepFormat) -> Tree:
     """One new tree out of trees of the same problem, which stay as they are."""
     problems = {tree.problem.id for tree in trees}
     if len(problems) != 1:
@@ -27,7 +27,7 @@ def merge_trees(trees: Sequence[Tree]) -> Tree:
         for node in tree.nodes[1:]:
             assert node.parent is not None
             parent = twins[node.parent.id]
-            key = (parent.id, identity(node))
+            key = (parent.id, identity(node, steps))
             twin = siblings.get(key)
             if twin is None:
                 index = last_index[parent.id] = max(node.index, 1 + last_index.get(parent.id, -1))
@@ -40,11 +40,11 @@ def merge_trees(trees: Sequence[Tree]) -> Tree:
     return merged
 
 
-def identity(node: Node) -> str:
+def identity(node: Node, steps: StepFormat) -> str:
     """Siblings with equal identities are one node: answers count for terminals, and validity always."""
     if node.terminal:
         return f"answer {node.answer}"
-    return f"text {node.valid} {normalized(node.text)}"
+    return f"text {node.valid} {steps.normalized(node.text)}"
 
 
 def _copy(merged: Tree, parent: Node, node: Node, index: int, num_rollouts: int) -> Node:

@@ -94,8 +94,8 @@ def _step_group(node: Node, right: set[int], failed: set[int], per_side: int) ->
 def trajectory_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
     """The final step's pairs: the best correct trajectories against the worst wrong ones, prefixes differing."""
     found = trajectories(tree)
-    positives = sorted((one for one in found if one.correct is True), key=best_first)[:per_side]
-    negatives = sorted((one for one in found if one.correct is False), key=_worst_first)[:per_side]
+    positives = sorted((one for one in found if one.correct), key=best_first)[:per_side]
+    negatives = sorted((one for one in found if not one.correct), key=_worst_first)[:per_side]
     return [
         Pair(
             PairKind.TRAJECTORY,

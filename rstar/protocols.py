@@ -1,4 +1,7 @@
-"""What the search is given and never imports: policy, step scorer, executor and judge."""
+"""What the search is given and never imports: step format, policy, step scorer, executor and judge.
+
+`domains.protocol.Domain` has the rest of what a kind of task is made of.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class Problem:
     id: str
     question: str
     answer: str
-    level: str = "gsm"  # gsm | math | olympiad, or a source's own
+    level: str = ""  # difficulty, in the source's own words
     source: str = ""
 
 
@@ -76,6 +79,37 @@ class Execution:
     checkpoint: str | None = None  # where the next step continues; None unless the verdict is ok
     seconds: float = 0.0
     memory_bytes: int = 0  # the largest its process was, shared pages included; 0 where it had none of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A candidate as the search reads it; `malformed` says why it is not a step, and is empty where it is one."""
+
+    kind: str | None  # the domain's own name of the kind of step; None where it has none
+    code: str = ""  # what the executor runs; empty: nothing
+    answer: str | None = None  # of a terminal step
+    continues: bool = True  # whether the code of a later step may continue from the state that this one leaves
+    malformed: str = ""
+
+
+class StepFormat(Protocol):
+    """How a step is read and rendered (Section 3.2, code-augmented CoT)."""
+
+    def read(self, text: str, prefix: Sequence[str]) -> Step:
+        """Read a candidate that follows the rendered steps of `prefix`."""
+        ...
+
+    def render(self, text: str, output: str) -> str:
+        """Return the step as later prompts show it, with what its code printed where the format shows that."""
+        ...
+
+    def code_of(self, text: str) -> str:
+        """Return the code of a step."""
+        ...
+
+    def normalized(self, text: str) -> str:
+        """Return a text that is equal for steps that differ in white space only."""
+        ...
 
 
 class Policy(Protocol):
@@ -112,6 +146,8 @@ class Executor(Protocol):
 
 
 class Judge(Protocol):
-    """Says whether two final answers are the same."""
+    """Says whether two final answers are the same; an answer is right where it is the same as the ground truth."""
 
-    async def equivalent(self, answer: str, other: str) -> bool: ...
+    async def equivalent(self, answer: str, other: str) -> bool | None:
+        """Return True (right), False (wrong), or None where it could not be decided."""
+        ...

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from domains.mathematics.steps import StepReader, read_step
 from rstar.annotation import DEAD_END_VALUE, Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
-from rstar.growth import Growth, Offspring, cancel
-from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
-from rstar.selection import select
+from rstar.expansion import Candidate, Expander
+from rstar.protocols import Executor, Judge, Policy, Problem, StepFormat, StepScorer
+from rstar.selection import InFlight, select
 from rstar.tree import Node, Tree, close_upwards
-from rstar.virtual_loss import VirtualLoss
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
     """What a recipe sets (Section 4.1, "Data generation"); `exploration` is UCT's c.
 
-    With more than one of `rollouts_in_flight` a tree's rollouts overlap, kept apart by virtual losses: other trees
-    than one after the other, but the same ones each time.
+    With more than one of `rollouts_in_flight` the rollouts of a tree overlap, kept apart by virtual losses. That gives
+    other trees than one rollout after the other, but the same ones each time.
     """
 
     num_rollouts: int
@@ -43,6 +41,7 @@ class SearchSettings:
 async def search(
     problem: Problem,
     *,
+    steps: StepFormat,
     policy: Policy,
     executor: Executor,
     judge: Judge,
@@ -51,27 +50,24 @@ async def search(
     seed: int = 0,
     tree: Tree | None = None,
     on_rollout: Callable[[Tree, Node], None] | None = None,
-    read_step: StepReader = read_step,
 ) -> Tree:
     """Search for `settings.num_rollouts` rollouts, or until the root is closed.
 
     Args:
         tree: continue this tree (it keeps its own seed) with as many rollouts more.
         on_rollout: called after each rollout with the tree and the node where it ended.
-        read_step: the step format; the one of `domains.mathematics.steps` unless told otherwise.
     """
     tree = tree or Tree.start(problem, seed)
-    checkpoints = Checkpoints(executor)
-    growth = Growth(
-        tree, policy, checkpoints, Equivalence(judge), scorer, settings.annotation, settings.num_candidates,
-        settings.max_depth, read_step,
+    checkpoints = Checkpoints(executor, steps)
+    expander = Expander(
+        tree, policy, checkpoints, Equivalence(judge), scorer, steps, settings.annotation, settings.num_candidates,
+        settings.max_depth,
     )  # fmt: skip
-    run = _Search(growth, settings.exploration)
     first = tree.num_rollouts
     numbers = iter(range(first, first + settings.num_rollouts))
-    at_once = settings.rollouts_in_flight
+    rollouts = _Search(expander, settings.exploration).rollouts(numbers, settings.rollouts_in_flight)
     try:
-        async with aclosing(run.overlapping(numbers, at_once) if at_once > 1 else run.in_turn(numbers)) as ends:
+        async with aclosing(rollouts) as ends:
             async for end in ends:
                 if on_rollout:
                     on_rollout(tree, end)
@@ -80,96 +76,75 @@ async def search(
     return tree
 
 
+async def cancel(tasks: Iterable[asyncio.Task[list[Candidate]]]) -> None:
+    """End expansions that nobody waits for any more, and see them end."""
+    ended = list(tasks)
+    for task in ended:
+        task.cancel()
+    await asyncio.gather(*ended, return_exceptions=True)
+
+
 @dataclass(slots=True)
 class _Rollout:
-    """A rollout under way: the nodes it has entered, the last of which is being expanded."""
+    """A rollout in flight: the nodes it has entered, the last of which is being expanded."""
 
     number: int
     path: list[Node]
-    expansion: asyncio.Task[list[Offspring]] | None = None
+    expansion: asyncio.Task[list[Candidate]]
 
 
 @dataclass(slots=True)
 class _Search:
     """One tree's rollouts."""
 
-    growth: Growth
+    expander: Expander
     exploration: float
+    in_flight: InFlight = field(default_factory=InFlight)
 
-    @property
-    def root(self) -> Node:
-        return self.growth.tree.root
-
-    async def in_turn(self, numbers: Iterator[int]) -> AsyncGenerator[Node, None]:
-        """Rollouts one after the other; yields the node where each ended."""
-        for number in numbers:
-            if self.root.closed:
-                return
-            yield await self.rollout(number)
-
-    async def rollout(self, number: int) -> Node:
-        """One descent from the root; returns the node where it ended."""
-        node = self.root
-        while True:
-            if not node.expanded:
-                offspring = await self.growth.offspring(node)
-                ended = self._settle(node, offspring, number)
-                await self.growth.release_spent(node)
-                if ended:
-                    return node
-            node = select(node, exploration=self.exploration)
-
-    async def overlapping(self, numbers: Iterator[int], at_once: int) -> AsyncGenerator[Node, None]:
+    async def rollouts(self, numbers: Iterator[int], at_once: int) -> AsyncGenerator[Node, None]:
         """Up to `at_once` rollouts at a time; yields the node where each ended.
 
         Expansions are asked for at once but join the tree in the order in which they were begun, whichever is
-        answered first: so the tree hangs on the seed alone.
+        answered first: so the tree depends on the seed alone.
         """
-        losses, line = VirtualLoss(), deque[_Rollout]()
+        root = self.expander.tree.root
+        line: deque[_Rollout] = deque()
         try:
             while True:
-                while len(line) < at_once and losses.admits(self.root):
+                while len(line) < at_once and self.in_flight.admits(root):
                     if (number := next(numbers, None)) is None:
                         break
-                    line.append(self._advance(_Rollout(number, []), losses))
+                    line.append(self._descend(number, [root]))
                 if not line:
                     return
                 rollout = line[0]
-                assert rollout.expansion is not None
-                offspring = await rollout.expansion
+                candidates = await rollout.expansion
                 line.popleft()
                 node = rollout.path[-1]
-                ended = self._settle(node, offspring, rollout.number)
-                losses.unblock(node)
-                await self.growth.release_spent(node)
+                ended = self._settle(node, candidates, rollout.number)
+                self.in_flight.end(rollout.path)
+                await self.expander.release_spent(node, candidates)
                 if ended:
-                    losses.take_back(rollout.path)
                     yield node
                 else:
-                    line.append(self._advance(rollout, losses))
+                    line.append(self._descend(rollout.number, rollout.path))
         finally:
-            await cancel([rollout.expansion for rollout in line if rollout.expansion is not None])
+            await cancel(rollout.expansion for rollout in line)
 
-    def _advance(self, rollout: _Rollout, losses: VirtualLoss) -> _Rollout:
-        """Go down to the next node that is not expanded, and ask for its candidates."""
-        node = losses.select(rollout.path[-1], exploration=self.exploration) if rollout.path else self.root
-        while True:
-            rollout.path.append(node)
-            losses.enter(node)
-            if not node.expanded:
-                break
-            node = losses.select(node, exploration=self.exploration)
-        losses.block(node)
-        rollout.expansion = asyncio.create_task(self.growth.offspring(node))
-        return rollout
+    def _descend(self, number: int, path: list[Node]) -> _Rollout:
+        """Go down from the end of `path` to the next node that is not expanded, and ask for its candidates."""
+        while path[-1].expanded:
+            path.append(select(path[-1], self.in_flight, exploration=self.exploration))
+        self.in_flight.start(path)
+        return _Rollout(number, path, asyncio.create_task(self.expander.candidates(path[-1])))
 
-    def _settle(self, node: Node, offspring: Sequence[Offspring], rollout: int) -> bool:
+    def _settle(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> bool:
         """Add and back up what an expansion gave; says whether the rollout ended here."""
-        growth = self.growth
-        growth.add(node, offspring, rollout)
+        self.expander.add(node, candidates, rollout)
+        annotation = self.expander.annotation
         terminals = [child for child in node.children if child.terminal]
         for child in terminals:
-            self._close(child, growth.annotation.terminal_value(correct=child.correct, score=child.ppm_score))
+            self._close(child, annotation.terminal_value(correct=child.correct, score=child.ppm_score))
         if not node.children:
             node.dead_end = True
             self._close(node, DEAD_END_VALUE)
@@ -178,12 +153,15 @@ class _Search:
             return True
         return False
 
-    def _close(self, node: Node, value: float) -> None:
-        """Back up a terminal or a dead end, once, and close whatever it leaves without an open child."""
-        above: Node | None = node
+    def _close(self, node: Node, value: float | None) -> None:
+        """Back up a terminal or a dead end, once, and close whatever it leaves without an open child.
+
+        None: an undecided terminal, which is no visit and has no value.
+        """
+        above: Node | None = node if value is not None else None
         while above is not None:
             above.visits += 1
-            above.value_sum += value
+            above.value_sum += value or 0.0
             above = above.parent
         node.closed = True
         close_upwards(node.parent)

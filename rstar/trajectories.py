@@ -21,7 +21,7 @@ class Trajectory:
     steps: tuple[str, ...]  # rendered
     node_ids: tuple[int, ...]
     answer: str
-    correct: bool | None
+    correct: bool
     qs: tuple[float, ...]
     mean_q: float  # over all steps, the final one included
     min_q: float
@@ -38,8 +38,8 @@ class Trajectory:
 
 
 def trajectories(tree: Tree) -> list[Trajectory]:
-    """All trajectories, siblings in sampling order."""
-    return [_trajectory(node) for node in tree.walk() if node.terminal]
+    """All trajectories, siblings in sampling order; an undecided terminal gives none."""
+    return [_trajectory(node) for node in tree.walk() if node.terminal and node.correct is not None]
 
 
 def _trajectory(terminal: Node) -> Trajectory:
@@ -49,7 +49,7 @@ def _trajectory(terminal: Node) -> Trajectory:
         steps=tuple(node.rendered for node in path),
         node_ids=tuple(node.id for node in path),
         answer=terminal.answer or "",
-        correct=terminal.correct,
+        correct=terminal.correct is True,
         qs=qs,
         mean_q=reduce(add, qs) / len(qs),  # not sum(): its last bit depends on the Python version
         min_q=min(qs),
@@ -69,7 +69,7 @@ def sft_choice(found: Sequence[Trajectory], *, per_problem: int = 2) -> list[Tra
 
 def label_is_suspect(found: Sequence[Trajectory], *, min_correct: float = 0.5) -> bool:
     """Whether a synthetic problem is to be dropped: too small a share of its trajectories is correct."""
-    return sum(one.correct is True for one in found) < min_correct * len(found)
+    return sum(one.correct for one in found) < min_correct * len(found)
 
 
 def random_choice(found: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:

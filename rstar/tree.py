@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from domains.mathematics.steps import StepKind, render
-from rstar.protocols import Problem, Verdict
+from rstar.protocols import Problem, StepFormat, Verdict
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +22,8 @@ class Node:
     index: int  # of its first sample among the samples of its expansion
     text: str = ""  # as the policy wrote it
     output: str = ""
-    kind: StepKind | None = None
+    rendered: str = ""  # as later prompts show it: with what its code printed, where the step format shows that
+    kind: str | None = None  # the step format's own name
     verdict: Verdict = Verdict.OK
     error: str = ""
     answer: str | None = None  # set on terminals only
@@ -62,10 +62,6 @@ class Node:
     def valid(self) -> bool:
         return self.verdict is Verdict.OK
 
-    @property
-    def rendered(self) -> str:
-        return render(self.text, self.output) if self.kind is StepKind.LAST_CODE else self.text
-
     def path(self) -> list[Node]:
         """The nodes from the first step to this one; empty at the root."""
         nodes, node = [], self
@@ -87,7 +83,7 @@ class Node:
 
 
 TIMES = ("cached_tokens", "policy_seconds", "sandbox_seconds", "scorer_seconds")  # how it went, not what came out
-_LEFT_OUT = ("parent", "kind", "verdict", "checkpoint", "children", *TIMES)
+_LEFT_OUT = ("parent", "rendered", "verdict", "checkpoint", "children", *TIMES)
 _STORED = tuple(name for name in Node.__slots__ if name not in _LEFT_OUT)
 
 
@@ -119,6 +115,7 @@ class Tree:
     def add(self, parent: Node, **fields: Any) -> Node:
         """A new node below `parent`, its child where it is valid."""
         node = Node(len(self.nodes), parent, parent.depth + 1, **fields)
+        node.rendered = node.rendered or node.text
         self.nodes.append(node)
         if node.valid:
             parent.children.append(node)
@@ -133,7 +130,6 @@ class Tree:
             {
                 "seed": self.seed,
                 "parent": None if node.parent is None else node.parent.id,
-                "kind": None if node.kind is None else node.kind.value,
                 "verdict": node.verdict.value,
                 "terminal": node.terminal,
                 "q": node.q,
@@ -143,15 +139,15 @@ class Tree:
         ]
 
     @classmethod
-    def from_records(cls, problem: Problem, records: Iterable[Mapping[str, Any]]) -> Tree:
+    def from_records(cls, problem: Problem, records: Iterable[Mapping[str, Any]], steps: StepFormat) -> Tree:
         """The tree that `to_records` wrote; rows may come in any order and with further columns."""
         rows = sorted(records, key=lambda row: int(row["id"]))
         nodes: list[Node] = []
         for row in rows:
             parent = None if row["parent"] is None else nodes[row["parent"]]
-            kind = None if row["kind"] is None else StepKind(row["kind"])
             stored = {name: row[name] for name in _STORED}
-            node = Node(parent=parent, kind=kind, verdict=Verdict(row["verdict"]), **stored)
+            node = Node(parent=parent, verdict=Verdict(row["verdict"]), **stored)
+            node.rendered = steps.render(node.text, node.output) if node.valid else node.text
             nodes.append(node)
             if parent is not None and node.valid:
                 parent.children.append(node)

@@ -7,9 +7,11 @@ Texts are kept byte for byte, so that the reference implementation's SFT and PPM
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+
+from domains.protocol import Part
+from rstar.protocols import Step
 
 CODE = "<code>"
 END_OF_STEP = "<end_of_step>"
@@ -21,6 +23,9 @@ END_OF_ANSWER = "<end_of_answer>"
 
 STOP_STRINGS = (END_OF_STEP, END_OF_CODE, END_OF_ANSWER)
 MARKERS = (CODE, *STOP_STRINGS, OUTPUT, END_OF_OUTPUT, ANSWER)
+
+_ENDS = (END_OF_STEP, END_OF_CODE, END_OF_OUTPUT, END_OF_ANSWER)
+BOUNDARY = re.compile("|".join([f"(?={re.escape(CODE)})", *(f"(?<={re.escape(end)})" for end in _ENDS)]))
 
 _MARKER = re.compile("|".join(MARKERS))
 _MARKER_KEPT = re.compile(f"({_MARKER.pattern})")  # split by it, markers are parts too
@@ -44,27 +49,14 @@ class StepKind(StrEnum):
 _KINDS = {END_OF_STEP: StepKind.CODE, END_OF_CODE: StepKind.LAST_CODE, END_OF_ANSWER: StepKind.ANSWER}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A candidate as the search reads it; `malformed` says why it is not a step, and is empty where it is one."""
-
-    kind: StepKind | None
-    code: str = ""
-    answer: str | None = None
-    malformed: str = ""
-
-
-StepReader = Callable[[str, StepKind | None], Step]
-
-
-def read_step(text: str, previous: StepKind | None) -> Step:
-    """Read a candidate that follows a step of kind `previous` (None: it follows the question)."""
+def read_step(text: str, prefix: Sequence[str]) -> Step:
+    """Read a candidate that follows the rendered steps of `prefix`."""
     kind = kind_of(text)
-    if reason := _malformed(text, kind, previous):
+    if reason := _malformed(text, kind, kind_of(prefix[-1]) if prefix else None):
         return Step(kind, malformed=reason)
     if kind is StepKind.ANSWER:
         return Step(kind, answer=answer_of(text))
-    return Step(kind, code=code_of(text))
+    return Step(kind, code=code_of(text), continues=kind is StepKind.CODE)
 
 
 def kind_of(text: str) -> StepKind | None:
@@ -172,3 +164,24 @@ def _normalized_line(line: str) -> str:
     if line[0].isspace() and words not in MARKERS:
         return line[: len(line) - len(line.lstrip())] + words
     return words
+
+
+def with_stop(text: str) -> str:
+    """Add the marker that belongs to the form of a step that ended at one.
+
+    An answer ends with <end_of_answer>, code whose last line prints with <end_of_code>, other code with <end_of_step>.
+    """
+    if text.lstrip().startswith(ANSWER):
+        return text + END_OF_ANSWER
+    return text + (END_OF_CODE if text.strip().splitlines()[-1].startswith("print(") else END_OF_STEP)
+
+
+def parts(steps: Iterable[str]) -> Iterator[tuple[Part, str]]:
+    """Yield what rendered steps consist of, without their markers."""
+    for step in steps:
+        if kind_of(step) is StepKind.ANSWER:
+            yield "answer", step.replace(ANSWER, "").replace(END_OF_ANSWER, "").strip()
+        elif code := code_of(step).strip():
+            yield "code", code
+        for start, end in output_spans(step):
+            yield "output", step[start:end].strip().removeprefix(OUTPUT).removesuffix(END_OF_OUTPUT).strip()

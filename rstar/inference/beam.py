@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from domains.mathematics.steps import StepReader, read_step
 from rstar.annotation import Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
-from rstar.growth import Growth, cancel
+from rstar.expansion import Expander
 from rstar.inference.thinking import Conclusion, ScoredTrajectory, conclude, scored_trajectory
-from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
+from rstar.protocols import Executor, Judge, Policy, Problem, StepFormat, StepScorer
+from rstar.search import cancel
 from rstar.tree import Node, Tree
 
 
@@ -33,6 +33,7 @@ class BeamSettings:
 async def beam_search(
     problem: Problem,
     *,
+    steps: StepFormat,
     policy: Policy,
     executor: Executor,
     scorer: StepScorer,
@@ -40,7 +41,6 @@ async def beam_search(
     settings: BeamSettings,
     seed: int = 0,
     top_k: int | None = None,
-    read_step: StepReader = read_step,
 ) -> tuple[Conclusion, list[ScoredTrajectory], Tree]:
     """Search and conclude as `rstar.inference.thinking.think` does; `problem.answer` is never read.
 
@@ -48,16 +48,16 @@ async def beam_search(
     all that was sampled, whose visits stay at the PPM's one.
     """
     tree = Tree.start(problem, seed)
-    checkpoints = Checkpoints(executor)
-    growth = Growth(
-        tree, policy, checkpoints, Equivalence(judge), scorer, Annotation.INFERENCE, settings.num_candidates,
-        settings.max_depth, read_step,
+    checkpoints = Checkpoints(executor, steps)
+    expander = Expander(
+        tree, policy, checkpoints, Equivalence(judge), scorer, steps, Annotation.INFERENCE, settings.num_candidates,
+        settings.max_depth,
     )  # fmt: skip
     finished: list[Node] = []
     beam = [tree.root]
     try:
         for depth in range(settings.max_depth):
-            children = await _expanded(growth, beam, depth)
+            children = await _expanded(expander, beam, depth)
             kept = sorted(children, key=_score, reverse=True)[: settings.beam_width - len(finished)]
             finished += [node for node in kept if node.terminal]
             beam = [node for node in kept if not node.terminal]
@@ -70,17 +70,17 @@ async def beam_search(
     return await conclude(trajectories, judge=judge, top_k=top_k), trajectories, tree
 
 
-async def _expanded(growth: Growth, beam: list[Node], depth: int) -> list[Node]:
+async def _expanded(expander: Expander, beam: list[Node], depth: int) -> list[Node]:
     """The valid children of all nodes of the beam, asked for at once; best node's first, siblings as sampled."""
-    asked = [asyncio.create_task(growth.offspring(node)) for node in beam]
+    asked = [asyncio.create_task(expander.candidates(node)) for node in beam]
     try:
         answered = [await expansion for expansion in asked]
     finally:
         await cancel(asked)
     children = []
-    for node, offspring in zip(beam, answered, strict=True):
-        growth.add(node, offspring, depth)
-        await growth.release_spent(node)
+    for node, candidates in zip(beam, answered, strict=True):
+        expander.add(node, candidates, depth)
+        await expander.release_spent(node, candidates)
         children += node.children
     return children
 

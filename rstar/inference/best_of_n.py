@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domains.mathematics.steps import StepReader, read_step
 from rstar.inference.thinking import ScoredTrajectory
-from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
+from rstar.protocols import Executor, Judge, Policy, Problem, StepFormat, StepScorer
 from rstar.search import SearchSettings, search
 
 
@@ -28,22 +27,22 @@ class Sample:
 async def sample(
     problem: Problem,
     *,
+    steps: StepFormat,
     policy: Policy,
     executor: Executor,
     judge: Judge,
     max_depth: int,
     seed: int,
-    read_step: StepReader = read_step,
 ) -> Sample:
     """Write one trajectory; another seed, another trajectory."""
     tree = await search(
         problem,
+        steps=steps,
         policy=policy,
         executor=executor,
         judge=judge,
         settings=SearchSettings(num_rollouts=1, num_candidates=1, max_depth=max_depth),
         seed=seed,
-        read_step=read_step,
     )
     last = next(node for node in reversed(tree.nodes) if node.valid)
     return Sample(last.answer, bool(last.correct), tree.num_tokens, tuple(last.prefix()))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from domains.mathematics.steps import StepReader, read_step
 from rstar.annotation import Annotation
 from rstar.equivalence import Equivalence
 from rstar.inference.thinking import ScoredTrajectory, conclude, scored_trajectories, scored_trajectory
@@ -29,6 +28,7 @@ from rstar.protocols import (
     Problem,
     Proposal,
     ScorerError,
+    StepFormat,
     StepScorer,
     UserError,
 )
@@ -130,6 +130,7 @@ class Solution:
 async def solve(
     problem: Problem | str,
     *,
+    steps: StepFormat,
     policy: Policy,
     scorer: StepScorer,
     executor: Executor,
@@ -139,7 +140,6 @@ async def solve(
     seed: int = 0,
     top_k: int | None = None,
     on_better: Callable[[ScoredTrajectory], None] | None = None,
-    read_step: StepReader = read_step,
 ) -> Solution:
     """Think about a problem, or a question, until the budget is used or nothing is left to try.
 
@@ -149,6 +149,7 @@ async def solve(
     """
     solving = Solving(
         problem,
+        steps=steps,
         policy=policy,
         scorer=scorer,
         executor=executor,
@@ -158,7 +159,6 @@ async def solve(
         seed=seed,
         top_k=top_k,
         on_better=on_better,
-        read_step=read_step,
     )
     solution = await solving.run()
     if failure := solution.failure:
@@ -177,6 +177,7 @@ class Solving:
         self,
         problem: Problem | str,
         *,
+        steps: StepFormat,
         policy: Policy,
         scorer: StepScorer,
         executor: Executor,
@@ -186,15 +187,14 @@ class Solving:
         seed: int = 0,
         top_k: int | None = None,
         on_better: Callable[[ScoredTrajectory], None] | None = None,
-        read_step: StepReader = read_step,
     ) -> None:
         problem = Problem("", problem, "") if isinstance(problem, str) else problem
         self.tree = Tree.start(problem, seed)
         self.best: ScoredTrajectory | None = None
         asked = {"policy": _Policy(policy, self), "scorer": scorer and _Scorer(scorer, self)}
-        self._engines = {**asked, "executor": executor, "judge": judge}
+        self._engines = {**asked, "steps": steps, "executor": executor, "judge": judge}
         self._judge, self._settings, self._budget, self._top_k = judge, settings, budget, top_k
-        self._on_better, self._read_step = on_better, read_step
+        self._on_better = on_better
         self._num_seen = 0  # nodes of the tree
         self._searching: asyncio.Task[Ending] | None = None
         self._stopped = False
@@ -284,7 +284,6 @@ class Solving:
                 settings=replace(self._settings, num_rollouts=limit, annotation=Annotation.INFERENCE),
                 tree=self.tree,
                 on_rollout=self._after_rollout,
-                read_step=self._read_step,
             )
         return Ending.CLOSED if self.tree.root.closed else Ending.BUDGET
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from domains.mathematics.steps import StepReader, read_step
 from rstar.annotation import Annotation
 from rstar.equivalence import Equivalence
-from rstar.protocols import Executor, Judge, Policy, Problem, StepScorer
+from rstar.protocols import Executor, Judge, Policy, Problem, StepFormat, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.tree import Node, Tree
 
@@ -39,6 +38,7 @@ class Conclusion:
 async def think(
     problem: Problem,
     *,
+    steps: StepFormat,
     policy: Policy,
     executor: Executor,
     scorer: StepScorer,
@@ -47,12 +47,12 @@ async def think(
     seed: int = 0,
     top_k: int | None = None,
     on_rollout: Callable[[Tree, Node], None] | None = None,
-    read_step: StepReader = read_step,
 ) -> tuple[Conclusion, list[ScoredTrajectory], Tree]:
     """Search at inference and conclude; `problem.answer` is never read, nodes' `correct` stays unknown."""
     settings = replace(settings, annotation=Annotation.INFERENCE)
     tree = await search(
         problem,
+        steps=steps,
         policy=policy,
         executor=executor,
         judge=judge,
@@ -60,7 +60,6 @@ async def think(
         settings=settings,
         seed=seed,
         on_rollout=on_rollout,
-        read_step=read_step,
     )
     found = scored_trajectories(tree)
     return await conclude(found, judge=judge, top_k=top_k), found, tree

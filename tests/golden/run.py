@@ -1,8 +1,8 @@
 """Check golden worlds against the search: python tests/golden/run.py FILE; exits 1 at the first difference.
 
 A world scripts the policy, the verdicts, the answers and the PPM's scores; its steps are letters. Everything else
-is the search that the flows run. One rule of the step format is set aside, in `read_letter`: in a world an answer
-may follow any step.
+is the search that the flows run. `Letters` sets one rule of the step format aside: in a world an answer may follow any
+step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from domains.mathematics.steps import Step, StepKind, kind_of, read_step
+from domains.mathematics.domain import Mathematics
+from domains.mathematics.steps import END_OF_CODE, StepKind, kind_of, read_step
 from rstar.annotation import Annotation
 from rstar.inference.thinking import grade
 from rstar.pairs import step_pairs, trajectory_pairs
-from rstar.protocols import Execution, Problem, Proposal, Verdict
+from rstar.protocols import Execution, Problem, Proposal, Step, Verdict
 from rstar.search import SearchSettings, search
 from rstar.trajectories import Trajectory, sft_choice, trajectories
 from rstar.tree import Node, Tree
@@ -29,9 +30,15 @@ from rstar.tree import Node, Tree
 World = Mapping[str, Any]
 
 
-def read_letter(text: str, previous: StepKind | None) -> Step:
-    """Read a step as the real format does, but let an answer follow any step, the question too."""
-    return read_step(text, StepKind.LAST_CODE if kind_of(text) is StepKind.ANSWER else previous)
+class Letters(Mathematics):
+    """Reads a step as the real format does, but lets an answer follow any step, the question too."""
+
+    @staticmethod
+    def read(text: str, prefix: Sequence[str]) -> Step:  # type: ignore[override]
+        return read_step(text, [END_OF_CODE] if kind_of(text) is StepKind.ANSWER else prefix)
+
+
+LETTERS = Letters()
 
 
 def letter_of(text: str) -> str:
@@ -103,7 +110,7 @@ async def search_world(world: World) -> Tree:
         judge=ExactJudge(),
         scorer=ScriptedScorer(world),
         settings=SearchSettings(**settings),
-        read_step=read_letter,
+        steps=LETTERS,
     )
     await grade(tree, judge=ExactJudge())
     return tree

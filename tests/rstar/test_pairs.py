@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domains.mathematics.steps import StepKind
 from rstar.pairs import edit_distance, extract_pairs, is_clear, step_pairs, trajectory_pairs
 from rstar.protocols import Problem
 from rstar.tree import Tree
@@ -20,7 +19,7 @@ def tree():
 def grow(tree, name, q, *, right=0, wrong=0, dead_end=False, parent=None):
     """A step with value q below which there are so many right and wrong answers."""
     parent = parent or tree.root
-    fields = {"index": len(parent.children), "text": name, "kind": StepKind.CODE}
+    fields = {"index": len(parent.children), "text": name, "kind": "code"}
     node = tree.add(parent, **fields, visits=4, value_sum=4 * q, dead_end=dead_end)
     for correct in [True] * right + [False] * wrong:
         value = 1.0 if correct else -1.0

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from domains.mathematics.domain import DOMAIN
 from rstar.annotation import Annotation
-from rstar.growth import expansion_seed
+from rstar.expansion import expansion_seed
 from rstar.protocols import Execution, PolicyError, Proposal, SandboxLost, Verdict
 from rstar.search import SearchSettings, search
 from rstar.tree import Tree
@@ -138,7 +139,7 @@ async def test_at_inference_the_ground_truth_is_not_read(executor):
             raise AssertionError("the ground truth was read")
 
     policy = ByDepth([FIRST], [LAST], [answer(34), answer(35)])
-    given = {"policy": policy, "executor": executor, "judge": Judge(), "scorer": Scorer()}
+    given = {"steps": DOMAIN, "policy": policy, "executor": executor, "judge": Judge(), "scorer": Scorer()}
     tree = await search(Sealed(), **given, settings=settings(annotation=Annotation.INFERENCE))
     assert [node.correct for node in tree.walk() if node.terminal] == [None, None]
 
@@ -146,7 +147,12 @@ async def test_at_inference_the_ground_truth_is_not_read(executor):
 async def test_an_annotation_by_the_ppm_needs_a_scorer(problem, executor):
     with pytest.raises(ValueError, match="needs a scorer"):
         await search(
-            problem, policy=ByDepth(), executor=executor, judge=Judge(), settings=settings(annotation=Annotation.PPM)
+            problem,
+            steps=DOMAIN,
+            policy=ByDepth(),
+            executor=executor,
+            judge=Judge(),
+            settings=settings(annotation=Annotation.PPM),
         )
 
 
@@ -155,6 +161,7 @@ async def test_real_steps_run_in_the_state_of_their_prefix_and_answers_are_judge
     ends = []
     tree = await search(
         problem,
+        steps=DOMAIN,
         policy=policy,
         executor=executor,
         judge=Judge(),
@@ -171,14 +178,14 @@ async def test_real_steps_run_in_the_state_of_their_prefix_and_answers_are_judge
 
 async def test_candidates_equal_but_for_white_space_are_run_once(problem, executor):
     policy = ByDepth([FIRST, FIRST.replace(" = ", "  = "), FIRST + "\n"], ["x"])
-    tree = await search(problem, policy=policy, executor=executor, judge=Judge(), settings=settings())
+    tree = await search(problem, steps=DOMAIN, policy=policy, executor=executor, judge=Judge(), settings=settings())
     assert executor.codes == ["# Tom has 34 apples.\ntom = 34"]
     assert (tree.nodes[1].num_samples, tree.nodes[1].num_tokens, tree.nodes[1].sampled_tokens) == (3, 3, 9)
 
 
 async def test_what_is_out_of_form_or_does_not_run_is_recorded_and_not_entered(problem, executor):
     policy = ByDepth(["no marker", SECOND, answer(46), "<code>\n1 / 0\n<end_of_step>", FIRST], [])
-    tree = await search(problem, policy=policy, executor=executor, judge=Judge(), settings=settings())
+    tree = await search(problem, steps=DOMAIN, policy=policy, executor=executor, judge=Judge(), settings=settings())
     assert [node.verdict for node in tree.nodes[1:]] == [*[Verdict.MALFORMED] * 3, Verdict.EXCEPTION, Verdict.OK]
     assert tree.nodes[4].error == "ZeroDivisionError('division by zero')"
     assert [child.text for child in tree.root.children] == [FIRST]
@@ -188,7 +195,7 @@ async def test_what_is_out_of_form_or_does_not_run_is_recorded_and_not_entered(p
 async def test_equivalent_answers_merge_and_equal_strings_ask_no_judge(problem, executor):
     judge = Judge()
     policy = ByDepth([FIRST], [LAST], [answer("46"), answer("46.0"), "\n<answer>So \\boxed{46}\n<end_of_answer>"])
-    tree = await search(problem, policy=policy, executor=executor, judge=judge, settings=settings())
+    tree = await search(problem, steps=DOMAIN, policy=policy, executor=executor, judge=judge, settings=settings())
     assert [child.num_samples for child in tree.nodes[2].children] == [3]
     assert judge.asked == [("46.0", "46")]
 
@@ -196,7 +203,9 @@ async def test_equivalent_answers_merge_and_equal_strings_ask_no_judge(problem, 
 async def test_all_checkpoints_are_given_back(problem, executor):
     policy = ByDepth([FIRST, FIRST.replace("34", "35")], [SECOND, LAST], [LAST, answer(1)], [answer(46)])
     for num_rollouts in (1, 2, 3):
-        await search(problem, policy=policy, executor=executor, judge=Judge(), settings=settings(num_rollouts))
+        await search(
+            problem, steps=DOMAIN, policy=policy, executor=executor, judge=Judge(), settings=settings(num_rollouts)
+        )
         assert executor.states == {}
 
 
@@ -209,7 +218,9 @@ async def test_checkpoints_are_given_back_when_the_policy_dies(problem, executor
             return await super().propose(question, prefix, num_candidates=num_candidates, seed=seed)
 
     with pytest.raises(PolicyError):
-        await search(problem, policy=Dying([FIRST]), executor=executor, judge=Judge(), settings=settings())
+        await search(
+            problem, steps=DOMAIN, policy=Dying([FIRST]), executor=executor, judge=Judge(), settings=settings()
+        )
     assert executor.states == {}
 
 
@@ -220,7 +231,9 @@ async def test_a_lost_sandbox_is_an_error_and_not_a_verdict(problem):
             raise SandboxLost("gone")
 
     with pytest.raises(SandboxLost):
-        await search(problem, policy=ByDepth([FIRST]), executor=Lost(), judge=Judge(), settings=settings())
+        await search(
+            problem, steps=DOMAIN, policy=ByDepth([FIRST]), executor=Lost(), judge=Judge(), settings=settings()
+        )
 
 
 def branching():
@@ -233,16 +246,20 @@ def branching():
 
 
 async def test_a_tree_goes_on_where_it_stopped_even_after_a_reload(problem, executor):
-    given = {"policy": branching(), "executor": executor, "judge": Judge()}
+    given = {"steps": DOMAIN, "policy": branching(), "executor": executor, "judge": Judge()}
     whole = await search(problem, **given, settings=settings(7), seed=5)
     tree = await search(problem, **given, settings=settings(3), seed=5)
-    tree = Tree.from_records(problem, tree.to_records())
+    tree = Tree.from_records(problem, tree.to_records(), DOMAIN)
     tree = await search(problem, **given, settings=settings(4), tree=tree)
     assert tree.to_records() == whole.to_records()
 
 
 async def test_a_reloaded_node_whose_prefix_does_not_run_any_more_is_a_dead_end(problem, executor):
-    given = {"policy": ByDepth([FIRST, FIRST.replace("34", "35")], [SECOND], [LAST], [answer(46)]), "judge": Judge()}
+    given = {
+        "steps": DOMAIN,
+        "policy": ByDepth([FIRST, FIRST.replace("34", "35")], [SECOND], [LAST], [answer(46)]),
+        "judge": Judge(),
+    }
     tree = await search(problem, **given, executor=executor, settings=settings(1), seed=5)
 
     class Stricter:

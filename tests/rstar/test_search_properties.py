@@ -8,6 +8,7 @@ from hashlib import blake2b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.steps import StepKind, kind_of
 from rstar.annotation import Annotation
 from rstar.merging import merge_trees
@@ -75,7 +76,15 @@ class World:
     async def search(self, setting, tree=None):
         problem = Problem("p", "?", "0")
         return await search(
-            problem, policy=self, executor=self, scorer=self, judge=self, settings=setting, seed=self.seed, tree=tree
+            problem,
+            steps=DOMAIN,
+            policy=self,
+            executor=self,
+            scorer=self,
+            judge=self,
+            settings=setting,
+            seed=self.seed,
+            tree=tree,
         )
 
 
@@ -107,7 +116,7 @@ def test_visits_are_those_of_the_children_and_ones_own(seed, setting):
 @given(worlds, search_settings)
 def test_q_lies_between_minus_one_and_one(seed, setting):
     tree = asyncio.run(World(seed).search(setting))
-    merged = merge_trees([tree, asyncio.run(World(seed + 1).search(setting))])
+    merged = merge_trees([tree, asyncio.run(World(seed + 1).search(setting))], DOMAIN)
     assert all(abs(node.q) <= 1 + 1e-12 for node in [*tree.nodes, *merged.nodes])
 
 
@@ -157,7 +166,7 @@ def test_a_search_stored_and_continued_is_the_longer_search(seed, setting, more)
     setting = replace(setting, rollouts_in_flight=1)
     whole = asyncio.run(World(seed).search(replace(setting, num_rollouts=setting.num_rollouts + more)))
     tree = asyncio.run(World(seed).search(setting))
-    tree = Tree.from_records(tree.problem, tree.to_records())
+    tree = Tree.from_records(tree.problem, tree.to_records(), DOMAIN)
     tree = asyncio.run(World(seed).search(replace(setting, num_rollouts=more), tree))
     assert tree.to_records() == whole.to_records()
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rstar.protocols import Problem
-from rstar.selection import select, uct
+from rstar.selection import InFlight, select, uct
 from rstar.tree import Tree
 
 
@@ -20,28 +20,28 @@ def root():
 
 
 def test_uct_is_q_plus_c_times_the_root_of_log_parent_over_own_visits(root):
-    assert uct(root.children[0], 10, exploration=2.0) == 0.5 + 2.0 * math.sqrt(math.log(10) / 4)
-    assert uct(root.children[0], 10, exploration=0.0) == 0.5
+    assert uct(4, 2.0, 10, exploration=2.0) == 0.5 + 2.0 * math.sqrt(math.log(10) / 4)
+    assert uct(4, 2.0, 10, exploration=0.0) == 0.5
 
 
 def test_a_parent_without_visits_explores_nothing(root):
-    assert uct(root.children[0], 0, exploration=2.0) == 0.5
+    assert uct(4, 2.0, 0, exploration=2.0) == 0.5
 
 
 def test_a_child_without_visits_goes_first(root):
     root.children[1].visits, root.children[1].value_sum = 0, 0.0
-    assert uct(root.children[1], 10, exploration=2.0) == math.inf
-    assert select(root, exploration=2.0) is root.children[1]
+    assert uct(0, 0.0, 10, exploration=2.0) == math.inf
+    assert select(root, InFlight(), exploration=2.0) is root.children[1]
 
 
 def test_of_equal_value_the_less_visited_is_entered(root):
-    assert select(root, exploration=2.0) is root.children[0]
+    assert select(root, InFlight(), exploration=2.0) is root.children[0]
 
 
 def test_of_equals_the_one_sampled_first_is_entered(root):
-    assert select(root, exploration=0.0) is root.children[0]
+    assert select(root, InFlight(), exploration=0.0) is root.children[0]
 
 
 def test_a_closed_child_is_not_entered(root):
     root.children[0].closed = True
-    assert select(root, exploration=2.0) is root.children[1]
+    assert select(root, InFlight(), exploration=2.0) is root.children[1]

@@ -39,7 +39,7 @@ def search(golden):
             scorer=golden.ScriptedScorer(made),
             judge=golden.ExactJudge(),
             settings=BeamSettings(**{"num_candidates": 3, **settings}),
-            read_step=golden.read_letter,
+            steps=golden.LETTERS,
         )
         return conclusion, found, tree, asked
 
@@ -119,7 +119,7 @@ async def test_all_checkpoints_are_given_back_and_a_dead_engine_is_raised_as_its
     for policy in (golden.ScriptedPolicy, Dying):
         executor = Counting(made)
         given = {"policy": policy(made), "executor": executor, "scorer": golden.ScriptedScorer(made)}
-        given |= {"judge": golden.ExactJudge(), "read_step": golden.read_letter}
+        given |= {"judge": golden.ExactJudge(), "steps": golden.LETTERS}
         searching = beam_search(Unanswered(), **given, settings=BeamSettings(2, 2))
         if policy is Dying:
             with pytest.raises(PolicyError, match="gone"):
@@ -134,9 +134,7 @@ async def test_the_best_of_n_is_scored_by_its_last_step_and_votes_count_the_same
         made = world({"": [name], name: "z"}, {f"{name}/z": answer} if answer else {}, invalid=["c/z"])
         given = {"policy": golden.ScriptedPolicy(made), "executor": golden.ScriptedExecutor(made)}
         problem = Problem("p", "?", "42")
-        return await sample(
-            problem, **given, judge=golden.ExactJudge(), max_depth=4, seed=0, read_step=golden.read_letter
-        )
+        return await sample(problem, **given, judge=golden.ExactJudge(), max_depth=4, seed=0, steps=golden.LETTERS)
 
     samples = [await one("a", "7"), await one("b", "42"), await one("c", None), await one("d", "7")]
     assert [(each.answer, each.correct, len(each.steps)) for each in samples] == [

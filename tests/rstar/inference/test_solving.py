@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from domains.mathematics.domain import DOMAIN
 from rstar.inference.solving import Budget, Ending, Solving, solve
 from rstar.inference.thinking import conclude, think
 from rstar.protocols import PolicyError, Problem, Proposal, ScorerError, UserError
@@ -36,7 +37,7 @@ def engines(golden):
         "executor": golden.ScriptedExecutor(world),
         "scorer": golden.ScriptedScorer({"ppm": PPM}),
         "judge": Judge(),
-        "read_step": golden.read_letter,
+        "steps": golden.LETTERS,
     }
 
 
@@ -202,7 +203,7 @@ async def test_every_checkpoint_is_given_back_where_it_is_stopped(problem, execu
         async def score(self, question, prefix, candidates):
             return [0.0 for _ in candidates]
 
-    given = {"policy": Endless(), "executor": executor, "scorer": Even(), "judge": Judge()}
+    given = {"steps": DOMAIN, "policy": Endless(), "executor": executor, "scorer": Even(), "judge": Judge()}
     settings = SearchSettings(num_rollouts=1, num_candidates=2, max_depth=6)
     solution = await solve(problem, **given, settings=settings, budget=Budget(seconds=0.05))
     assert solution.best is None and len(executor.codes) > 2
@@ -232,7 +233,7 @@ async def test_a_stop_after_the_seconds_were_over_does_not_disturb_the_giving_ba
             return [0.0 for _ in candidates]
 
     executor.release = slowly
-    given = {"policy": Once(), "executor": executor, "scorer": Even(), "judge": Judge()}
+    given = {"steps": DOMAIN, "policy": Once(), "executor": executor, "scorer": Even(), "judge": Judge()}
     solving = Solving(problem, **given, settings=SETTINGS, budget=Budget(seconds=0.05))
     running = asyncio.create_task(solving.run())
     await asyncio.wait_for(cleaning.wait(), 5)

@@ -56,7 +56,7 @@ async def test_thinking_searches_by_the_ppm_and_grades_nothing(golden):
         scorer=golden.ScriptedScorer(world),
         judge=Judge(),
         settings=SearchSettings(num_rollouts=2, num_candidates=1),
-        read_step=golden.read_letter,
+        steps=golden.LETTERS,
     )
     assert conclusion.best == "42"
     assert [(trajectory.answer, trajectory.score) for trajectory in found] == [("42", 0.5)]

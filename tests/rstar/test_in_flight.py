@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from domains.mathematics.domain import DOMAIN
 from rstar.protocols import Execution, PolicyError, Problem, Proposal, Verdict
 from rstar.search import SearchSettings, search
+from rstar.selection import InFlight, select
 from rstar.tree import Tree
-from rstar.virtual_loss import VirtualLoss
 
 NAMES = "abcd"
 
@@ -48,7 +49,7 @@ class Slow:
 
 async def started(world, **more):
     settings = SearchSettings(**{"num_rollouts": 8, "num_candidates": 4, "max_depth": 2, **more})
-    given = {"policy": world, "executor": world, "judge": world}
+    given = {"steps": DOMAIN, "policy": world, "executor": world, "judge": world}
     task = asyncio.create_task(search(Problem("p", "?", "0"), **given, settings=settings))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -98,28 +99,39 @@ def small_tree():
     return tree, one, other
 
 
-def test_a_virtual_loss_counts_as_a_lost_visit_and_leaves_the_node_as_it_is():
+def test_another_rollout_counts_as_a_lost_visit_and_leaves_the_node_as_it_is():
     tree, one, other = small_tree()
-    losses = VirtualLoss()
+    in_flight = InFlight()
     # c = 1: 1 + sqrt(ln 3 / 2) = 1.741 for the first, 1 + sqrt(ln 3) = 2.048 for the other
-    assert losses.select(tree.root, exploration=1.0) is other
-    for node in (tree.root, other):
-        losses.enter(node)
+    assert select(tree.root, in_flight, exploration=1.0) is other
+    below = tree.add(other, index=0)
+    tree.add(other, index=1)  # open: `other` still admits a rollout
+    in_flight.start([tree.root, other, below])
     # one loss: 1 + sqrt(ln 4 / 2) = 1.833 for the first, (1 - 1) / 2 + sqrt(ln 4 / 2) = 0.833 for the other
-    assert losses.select(tree.root, exploration=1.0) is one
-    assert (other.visits, other.value_sum, len(losses)) == (1, 1.0, 2)
-    losses.take_back([tree.root, other])
-    assert losses.select(tree.root, exploration=1.0) is other
-    assert len(losses) == 0
+    assert select(tree.root, in_flight, exploration=1.0) is one
+    assert (other.visits, other.value_sum, in_flight.losses(other)) == (1, 1.0, 1)
+    in_flight.end([tree.root, other, below])
+    assert select(tree.root, in_flight, exploration=1.0) is other
+    assert in_flight.losses(tree.root) == in_flight.losses(other) == 0
 
 
 def test_a_node_is_blocked_while_all_that_is_open_below_it_is_being_expanded():
     tree, one, other = small_tree()
-    losses = VirtualLoss()
-    losses.block(one)
-    assert losses.admits(tree.root) and not losses.admits(one)
-    other.closed = True
-    losses.block(one)
-    assert not losses.admits(tree.root)
-    losses.unblock(one)
-    assert losses.admits(tree.root)
+    in_flight = InFlight()
+    in_flight.start([tree.root, one])
+    assert in_flight.admits(tree.root) and not in_flight.admits(one)
+    in_flight.start([tree.root, other])
+    assert not in_flight.admits(tree.root)
+    in_flight.end([tree.root, one])
+    assert in_flight.admits(tree.root) and in_flight.admits(one) and not in_flight.admits(other)
+
+
+def test_a_blocked_node_opens_when_the_expansion_below_it_leaves_something_open():
+    tree, one, _ = small_tree()
+    below = tree.add(one, index=0)
+    in_flight = InFlight()
+    in_flight.start([tree.root, one, below])
+    assert not in_flight.admits(one)
+    tree.add(below, index=0)
+    in_flight.end([tree.root, one, below])
+    assert in_flight.admits(one) and in_flight.admits(below)

@@ -1,0 +1,45 @@
+"""Mathematics as a domain: problems with a final answer, solved by Python programs told in steps.
+
+Section 3.2 (code-augmented CoT data synthesis) and Appendix A.3 (prompts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domains.mathematics import prompts, steps
+from domains.mathematics.grading.judge import MathJudge
+from rstar.protocols import Executor
+
+
+class Mathematics:
+    """A `domains.protocol.Domain`."""
+
+    name = "mathematics"
+    stop_strings = steps.STOP_STRINGS
+    boundary = steps.BOUNDARY
+
+    read = staticmethod(steps.read_step)
+    render = staticmethod(steps.render)
+    code_of = staticmethod(steps.code_of)
+    normalized = staticmethod(steps.normalized)
+    split = staticmethod(steps.parse_response)
+    output_spans = staticmethod(steps.output_spans)
+    with_stop = staticmethod(steps.with_stop)
+    parts = staticmethod(steps.parts)
+    final_answer = staticmethod(steps.answer_of)
+    prompt = staticmethod(prompts.render_prompt)
+    few_shot_prompt = staticmethod(prompts.render_few_shot)
+
+    def readable(self, answers: Sequence[str]) -> list[bool]:
+        judge = MathJudge()
+        try:
+            return judge.parseable_all(answers)
+        finally:
+            judge.close()
+
+    def judge(self, executor: Executor) -> MathJudge:
+        return MathJudge()
+
+
+DOMAIN = Mathematics()

@@ -1,0 +1,21 @@
+"""The domains by name; adding one touches its own folder and this table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from domains.protocol import Domain
+from rstar.protocols import UserError
+
+DOMAINS = {
+    "mathematics": "domains.mathematics.domain",
+    "programs": "domains.programs.domain",
+}
+
+
+def find_domain(name: str) -> Domain:
+    """Load a domain; each module has its one as DOMAIN. Raises UserError for an unknown name."""
+    if name not in DOMAINS:
+        raise UserError(f"domain: got {name!r}; allowed: {', '.join(DOMAINS)}")
+    domain: Domain = import_module(DOMAINS[name]).DOMAIN
+    return domain
