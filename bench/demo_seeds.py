@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
-from report.charts import Series, line_chart, standalone_svg
+from report import charts
+from report.section import Chart, Series, round_names
 from store import catalog
 from store import questions as queries
 
@@ -97,7 +98,7 @@ def table(runs: list[Figures]) -> list[str]:
 
 
 def picture(runs: list[Figures]) -> str:
-    """One SVG of its own: what is covered and what is answered, round by round."""
+    """The chart of docs/demo.svg: coverage and accuracy by round, as an SVG file."""
     last = max(round for round, _ in runs[0].coverage)
 
     def line(name: str, table: str, key: Callable[[int], object], colour: int) -> Series:
@@ -111,7 +112,7 @@ def picture(runs: list[Figures]) -> str:
         line("majority voting, equal tokens", "systems", lambda round: (round, "majority"), 3),
         line("PPM on held-out pairs of steps", "ppm_pairs", lambda round: round, 4),
     ]
-    return standalone_svg(line_chart("The demo, round by round", [f"round {r}" for r in range(last + 1)], series))
+    return charts.svg(Chart("The demo by round", round_names(range(last + 1)), series, top=100))
 
 
 def cell(runs: list[Figures], table: str, key: object) -> str:
@@ -123,7 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default="runs/seeds")
-    parser.add_argument("--picture", help="write an SVG there")
+    parser.add_argument("--picture", help="write the chart to this SVG file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     roots, walls = [str(Path(options.out) / f"seed-{seed}") for seed in options.seeds], []

@@ -29,7 +29,7 @@ import httpx
 import psutil
 
 from domains.mathematics.grading.judge import MathJudge
-from miniature.families.generator import generate
+from miniature.problems import generate
 from models.served.completions import PATH, CompletionsPolicy
 from models.served.pooling import PoolingScorer
 from models.served.vllm_servers import Serving, served

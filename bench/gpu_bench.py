@@ -26,7 +26,7 @@ import torch
 from bench.engine_bench import LEVELS, SETTINGS, InStep, Lockstep, told
 from bench.widened import widen
 from domains.mathematics.grading.judge import MathJudge
-from miniature.families.generator import generate
+from miniature.problems import generate
 from models.checkpoints import default_device
 from models.inprocess.policy import TransformersPolicy
 from models.inprocess.scorer import TransformersScorer

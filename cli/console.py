@@ -5,7 +5,6 @@ One bar a stage of the round at work; a finished stage leaves one line. Prefect'
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,9 +14,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from report.solution import visible
 from tasks.lib.progress import Progress, listening
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line breaks
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
@@ -74,11 +73,6 @@ def cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else visible(str(value))
-
-
-def visible(text: str) -> str:
-    """Text that a step may have written, with its control characters written out: a terminal would obey them."""
-    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def announce_sandbox(provider: str, say: Console) -> None:

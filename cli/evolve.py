@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 
 from cli.console import announce_sandbox, console, watching
 from cli.doctor import prefect_server
@@ -31,7 +29,6 @@ def evolve_here(recipe: Recipe, root: str) -> None:
     if (server := prefect_server()).advice and os.environ.get("PREFECT_API_URL"):
         raise UserError(f"PREFECT_API_URL: {server.state}; {server.advice}")
     plans.base_model(recipe)  # what is missing is better told before the search than after it
-    shield_server()
     place = str(Path(root).absolute())
     console.print(f"{len(recipe.rounds)} rounds in {root}, recipe {recipe.hash}", markup=False)
     announce_sandbox(recipe.sandbox.provider, console)
@@ -75,7 +72,7 @@ def run_until_stopped(work: Coroutine[object, object, str]) -> str:
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="evolution") as threads:
+        with ThreadPoolExecutor(1, "evolution", block_interrupts) as threads:
             return threads.submit(asyncio.run, begin()).result()
     except BaseException:
         if stopped:  # as CancelledError, or whatever the flow made of it
@@ -86,12 +83,10 @@ def run_until_stopped(work: Coroutine[object, object, str]) -> str:
             signal.signal(number, handler)
 
 
-def shield_server() -> None:
-    """Have Prefect start its temporary server in a session of its own.
+def block_interrupts() -> None:
+    """Have the processes that this thread starts ignore Ctrl-C, Prefect's temporary server among them.
 
-    Ctrl-C goes to all processes of a terminal's foreground group; the run still has to tell the server how it ended.
+    A terminal sends Ctrl-C to all its foreground processes. The main thread hears it and stops the run, which still has
+    to tell the server how it ended; children inherit the mask of the thread that starts them.
     """
-    from prefect.server.api import server
-
-    started = partial(subprocess.Popen, start_new_session=True)
-    server.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": started})  # type: ignore[attr-defined]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

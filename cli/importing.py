@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cli.console import console, errors
-from problems.sources.importing import ImportResult, import_problems
+from domains.registry import find_domain
+from problems.sources.json_lines import ImportResult, import_problems
 from rstar.protocols import UserError
 from store import shards
 from tasks.problems import problem_row
@@ -15,12 +16,13 @@ from tasks.problems import problem_row
 MAX_NAMED = 20
 
 
-def import_file(file: Path, out: str, *, strict: bool, level: str | None) -> list[dict[str, object]]:
+def import_file(file: Path, out: str, *, domain: str, strict: bool, level: str | None) -> list[dict[str, object]]:
     """Import, write, and return what became of the rows."""
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"reading {file}", total=1.0)
         result = import_problems(
             file,
+            domain=find_domain(domain),
             strict=strict,
             level=level,
             progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),

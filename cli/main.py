@@ -110,11 +110,12 @@ def import_(
     out: Annotated[str, typer.Option(help="The Parquet file to write.")],
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row.")] = False,
     level: Annotated[str | None, typer.Option(help="Level of rows that name none.")] = None,
+    domain: Annotated[str, typer.Option(help="Whose judge reads the answers.")] = "mathematics",
 ) -> None:
     """Bring in real problems: JSON Lines in GSM8K's form, or {problem, answer, source, level}."""
     from cli.importing import import_file
 
-    print_rows(import_file(file, out, strict=strict, level=level), title=f"{file} -> {out}")
+    print_rows(import_file(file, out, domain=domain, strict=strict, level=level), title=f"{file} -> {out}")
 
 
 @app.command()
@@ -161,11 +162,16 @@ def serve(
     POST /v1/chat/completions (the last user message is the problem), GET /v1/models, /health and /metrics. There is no
     authentication: keep it on this machine, or behind something that has one.
     """
+    from cli.announce import announce
+    from flows import plans
     from serve.server import serve_run
     from serve.service import Limits
 
     limit, limits = budget_of(budget), Limits(max_in_flight=max_in_flight, timeout_seconds=timeout)
-    serve_run(find_run(run, trained=True), set or (), host=host, port=port, limits=limits, budget=limit)
+    root = find_run(run, trained=True)
+    recipe, models = plans.thinking_pair(root, set or ())
+    announce(recipe, models)
+    serve_run(root, recipe, models, host=host, port=port, limits=limits, budget=limit, console=console)
 
 
 @app.command()
@@ -177,7 +183,7 @@ def benchmark(
     set: Asked = None,
 ) -> None:
     """Examine a run's last models on a file of problems."""
-    from cli.solve import benchmark_file
+    from cli.benchmark import benchmark_file
 
     root = find_run(run, trained=True)
     print_rows(benchmark_file(file, root, set or (), level=level, limit=limit), title=str(file))

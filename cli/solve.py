@@ -1,4 +1,4 @@
-"""`rstar solve` and `rstar benchmark`: a run's last policy and PPM at work on questions of the user's."""
+"""`rstar solve`: a run's last policy and PPM think about the user's questions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +17,19 @@ from rich.live import Live
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
-from cli.console import announce_sandbox, console, errors, print_rows, visible, watching
+from cli.announce import announce
+from cli.console import console, print_rows
 from cli.importing import name_bad_rows
+from domains.protocol import Domain
+from domains.registry import find_domain
 from flows import plans
 from flows.recipe import Recipe
-from problems.sources.importing import import_problems, problem_id
-from report.solution import cost, summary, terminal
+from problems.cleaning.duplicates import problem_id
+from problems.sources.json_lines import import_problems
+from report.solution import cost, summary, terminal, visible
 from rstar.inference.solving import Budget, Ending, Solution, Solving
 from rstar.protocols import Problem, UserError
 from store import files
-from tasks.evaluation import examine
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import Engines, Models, opened
 
@@ -92,22 +94,6 @@ async def opened_session(recipe: Recipe, models: Models, budget: Budget | None, 
             yield session
 
 
-def announced_pair(root: str, overrides: Sequence[str]) -> tuple[Recipe, Models]:
-    """The pair that answers, having said which it is and where its steps run."""
-    recipe, models = plans.thinking_pair(root, overrides)
-    announce_models(models)
-    announce_sandbox(recipe.sandbox.provider, errors)
-    return recipe, models
-
-
-def announce_models(models: Models) -> None:
-    errors.print(f"policy {models.policy}, PPM {models.ppm or 'none'}", style="dim", markup=False)
-    engine = models.inprocess.policy
-    if engine.kind == "vllm" and not (engine.urls and (engine.ppm_urls or not models.ppm)):
-        logs = engine.log_dir or "the temporary folder"
-        errors.print(f"vLLM is started for them, which takes a while; it logs to {logs}", style="dim", markup=False)
-
-
 def solve_question(
     question: str, root: str, overrides: Sequence[str] = (), *, seed: int, budget: Budget | None, out: Path | None
 ) -> bool:
@@ -116,24 +102,25 @@ def solve_question(
         raise UserError("solve: the question is empty")
     check_writable(out)
     problem = Problem(problem_id(question), question.strip(), "")
-    recipe, models = announced_pair(root, overrides)
+    recipe, models = plans.thinking_pair(root, overrides)
+    announce(recipe, models)
 
     async def once() -> Solution:
         async with opened_session(recipe, models, budget, seed) as session:
-            with session.search(problem) as solving, shown_live(solving):
+            with session.search(problem) as solving, shown_live(solving, session.engines.domain):
                 return await solving.run()
 
     solution = asyncio.run(once())
     if failure := solution.failure:
         raise failure
-    show(solution)
+    show(solution, find_domain(recipe.domain))
     ended = solution.best is not None or solution.ending is not Ending.STOPPED
     write_rows(out, [row_of(problem, solution)] if ended else [])
     return ended
 
 
 @contextmanager
-def shown_live(solving: Solving) -> Iterator[None]:
+def shown_live(solving: Solving, domain: Domain) -> Iterator[None]:
     """Show the best trajectory while it changes, where there is a terminal to show it in."""
 
     def now() -> RenderableType:
@@ -143,7 +130,7 @@ def shown_live(solving: Solving) -> Iterator[None]:
         status = Text.assemble(
             ("best so far: ", "bold"), visible(best.answer), (f"  PPM score {best.score:.3f}; {spent}", "dim")
         )
-        return Group(terminal(best.steps, colour=True), status)
+        return Group(terminal(best.steps, domain, colour=True), status)
 
     if not console.is_terminal:
         yield
@@ -158,14 +145,14 @@ HINTS = {
 }
 
 
-def show(solution: Solution) -> None:
+def show(solution: Solution, domain: Domain) -> None:
     if (best := solution.best) is None:
         hint = HINTS.get(solution.ending, "; try a larger --budget")
         if solution.prompt_tokens and not solution.num_tokens and solution.ending is Ending.CLOSED:
             hint = f": the problem has {solution.prompt_tokens} tokens, which leave no room in the model's context"
         console.print(f"no trajectory reached an answer{hint}", markup=False)
     else:
-        console.print(terminal(best.steps, colour=console.is_terminal))
+        console.print(terminal(best.steps, domain, colour=console.is_terminal))
         console.print(Text.assemble((f"answer: {visible(best.answer)}", "bold"), f"   PPM score {best.score:.3f}"))
         if other := solution.runner_up:
             console.print(f"runner-up: {visible(other.answer)}   PPM score {other.score:.3f}", markup=False)
@@ -179,9 +166,10 @@ def solve_file(
 ) -> bool:
     """Print a table, a row a problem, and write it; Ctrl-C as in `solve_question`."""
     check_writable(out)
-    imported = import_problems(file, needs_answer=False)
+    recipe, models = plans.thinking_pair(root, overrides)
+    imported = import_problems(file, domain=find_domain(recipe.domain), needs_answer=False)
     name_bad_rows(file, imported)
-    recipe, models = announced_pair(root, overrides)
+    announce(recipe, models)
     rows: dict[str, Row] = {}
     try:
         stopped = asyncio.run(solve_all(imported.problems, rows, recipe, models, budget, seed))
@@ -217,7 +205,8 @@ async def solve_all(
                 row = row_of(problem, solution)
                 if problem.answer:
                     best = solution.best
-                    right = best is not None and await session.engines.judge.equivalent(best.answer, problem.answer)
+                    judge = session.engines.judge
+                    right = best is not None and await judge.equivalent(best.answer, problem.answer) is True
                     row |= {"truth": problem.answer, "correct": right}
                 if solution.best is not None or not session.stopped:
                     rows[problem.id] = row
@@ -263,32 +252,3 @@ def write_rows(out: Path | None, rows: Sequence[Row]) -> None:
         out.write_bytes(data)
     else:
         files.write_bytes(str(out.resolve()), data)
-
-
-def benchmark_file(
-    file: Path, root: str, overrides: Sequence[str] = (), *, level: str | None, limit: int | None
-) -> list[dict[str, object]]:
-    """Return accuracy and tokens a problem by metric."""
-    recipe, models = plans.last_pair(root, overrides)
-    announce_models(models)
-    imported = import_problems(file, level=level)
-    name_bad_rows(file, imported)
-    problems = list(imported.problems[:limit])
-    exam = plans.examination(recipe)
-    with watching(len(recipe.rounds)):
-        rows = asyncio.run(
-            examine(problems, plans.last_round(recipe, root), models=models, sandbox=plans.sandbox(recipe), exam=exam)
-        )
-    by_metric = defaultdict(list)
-    for row in rows:
-        by_metric[row["metric"]].append(row)
-    return [
-        {
-            "metric": metric,
-            "problems": len(of_metric),
-            "correct": sum(row["correct"] for row in of_metric),
-            "accuracy %": 100.0 * sum(row["correct"] for row in of_metric) / len(of_metric),
-            "tokens a problem": sum(row["num_tokens"] for row in of_metric) / len(of_metric),
-        }
-        for metric, of_metric in by_metric.items()
-    ]

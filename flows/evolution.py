@@ -13,7 +13,7 @@ from flows.round import evolution_round
 from store.lock import alone_in
 from tasks.evaluation import evaluate
 from tasks.problems import prepare_problems
-from tasks.results import write_report
+from tasks.report import write_report
 
 
 @flow(name="evolution", flow_run_name="{recipe.run.name}", persist_result=True)

@@ -15,7 +15,7 @@ from rstar.inference.solving import Budget
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
 from store import files
-from store.layout import Run
+from store.layout import Run, check_format
 from tasks.evaluation import Examination
 from tasks.lib.engines import RULES, Engine, Models, Sandbox, find_checkpoint
 from tasks.problems import ProblemSource
@@ -43,13 +43,15 @@ def keep_recipe(recipe: Recipe, root: str) -> None:
 
 def recipe_of(root: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a run, with `key=value` overrides that are not kept."""
-    url = Run(root).recipe
+    run = Run(root)
+    url = run.recipe
     if not files.exists(url):
         raise UserError(f"{root}: no run there (recipe.json is missing); start one with `rstar evolve`")
     try:
         content = json.loads(files.read_bytes(url))
     except ValueError:
         raise UserError(f"{url}: not JSON; restore it, or give another run") from None
+    check_format(run)
     for override in overrides:
         apply_override(content, override)
     return check_recipe(content, name=f"{url} with --set {' '.join(overrides)}" if overrides else url)
@@ -90,8 +92,8 @@ def section(recipe: Recipe, round: int) -> RoundSection:
 def problem_source(recipe: Recipe, split: str) -> ProblemSource:
     problems = recipe.problems
     if split == "train":
-        return ProblemSource(problems.train, problems.train_file, problems.level, problems.max_train)
-    return ProblemSource(problems.test, problems.test_file, problems.level, problems.max_test)
+        return ProblemSource(problems.train, problems.train_file, problems.level, problems.max_train, recipe.domain)
+    return ProblemSource(problems.test, problems.test_file, problems.level, problems.max_test, recipe.domain)
 
 
 def search_models(recipe: Recipe, root: str, round: int) -> Models:
@@ -131,6 +133,7 @@ def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, roo
         max_batch=recipe.model.max_batch,
         device=device(recipe),
         seed=recipe.run.seed,
+        domain=recipe.domain,
         engine=engine(recipe, root),
     )
 

@@ -14,8 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from domains.registry import DOMAINS
 from flows.recipe_errors import explain
 from rstar.protocols import UserError
+from store.layout import RUN_FORMAT
+from tasks.lib.engines import ENGINES
 
 RECIPES = Path(__file__).parent / "recipes"
 IN_FLIGHT = {"max_in_flight", "max_tokens_in_flight"}  # of [search]: how much at once, not what
@@ -43,10 +46,10 @@ class RunSection(Section):
 
 
 class ProblemsSection(Section):
-    """What is asked: the built-in families by level, or files of real problems."""
+    """What is asked: generated problems by level, or files of real problems."""
 
-    train: dict[Literal["gsm", "math", "olympiad"], CountOrNone] = {}
-    test: dict[Literal["gsm", "math", "olympiad"], CountOrNone] = {}
+    train: dict[str, CountOrNone] = {}
+    test: dict[str, CountOrNone] = {}
     train_file: str | None = None
     test_file: str | None = None
     level: str | None = None  # of rows in files that name none
@@ -80,7 +83,7 @@ class EngineSection(Section):
     `bootstrap_urls` are asked in rounds with policy = "bootstrap".
     """
 
-    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    kind: Literal[*ENGINES] = "transformers"
     bootstrap_urls: list[str] = []
     policy_urls: list[str] = []
     ppm_urls: list[str] = []
@@ -242,6 +245,8 @@ class SandboxSection(Section):
 class Recipe(Section):
     """A whole run."""
 
+    format: Literal[RUN_FORMAT] = RUN_FORMAT  # of the run's files
+    domain: Literal[*DOMAINS] = "mathematics"
     run: RunSection = RunSection()
     problems: ProblemsSection
     model: ModelSection = ModelSection()

@@ -13,12 +13,14 @@ from store.layout import Run
 from tasks.evaluation import evaluate
 from tasks.heldout_pairs import make_heldout_pairs
 from tasks.lib.concurrency import map_concurrently
+from tasks.ppm import train_ppm
 from tasks.preference_pairs import extract_preference_pairs
 from tasks.q_values import aggregate_q_values
-from tasks.results import show_round
-from tasks.rollouts import close_search, shard_counts
+from tasks.rollouts import shard_counts
+from tasks.round_table import show_round
+from tasks.search_costs import close_search
+from tasks.sft import train_policy
 from tasks.synthesis import synthesise
-from tasks.training import train_policy, train_ppm
 
 
 @flow(name="evolution-round", flow_run_name="round-{round}", persist_result=True)
@@ -40,12 +42,14 @@ async def evolution_round(root: str, round: int) -> dict[str, int]:
     searched = close_search(root, round, counts, recipe.hash)
 
     aggregated = await aggregate_q_values(
-        root, round, num_per_problem=recipe.sft.num_per_problem,
+        root, round, domain=recipe.domain, num_per_problem=recipe.sft.num_per_problem,
         min_correct_synthetic=recipe.sft.min_correct_synthetic, seed=seed, recipe=recipe.hash,
     )  # fmt: skip
-    extracted = await extract_preference_pairs(root, round, num_per_side=recipe.ppm.num_per_side, recipe=recipe.hash)
+    extracted = await extract_preference_pairs(
+        root, round, domain=recipe.domain, num_per_side=recipe.ppm.num_per_side, recipe=recipe.hash
+    )
 
-    place = {"device": plans.device(recipe)}
+    place = {"device": plans.device(recipe), "domain": recipe.domain}
     if plans.section(recipe, round).train_policy:
         await train_policy(
             root, round, base=plans.base_model(recipe),

@@ -1,4 +1,4 @@
-"""Gathers the requests of all trees in flight into batches: for a model in a thread of its own, or behind a server."""
+"""Batches of the requests of all trees in flight, for a model in its own thread or for a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
-NUM_THREADS = torch.get_num_threads()  # before an engine has taken less: torch gives a new thread what the last one set
+NUM_THREADS = torch.get_num_threads()  # read at import, because an engine's thread changes torch's default
 
 
 @dataclass(slots=True)
@@ -27,12 +27,13 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class Batcher(Generic[Request, Answer]):
-    """Awaits `work(requests)` for batches of at most `max_size` (the sum of the requests' sizes), `at_once` at a time.
+    """Awaits `work(requests)` for one batch after another.
 
-    A batch takes what is waiting when another one ends: while the model works, the trees' next requests gather. It is
-    the request that waits longest with those nearest to it in length, so that little of the batch is padding.
-    Cancelled requests are dropped. An error that `work` raises goes to every request of its batch, one that it returns
-    to the request in whose place it stands.
+    The sizes of a batch's requests sum to at most `max_size`; a larger request is a batch of its own. At most `at_once`
+    batches run at a time. While they run, further requests gather, and form a batch when one of them ends. Each batch
+    has the request that has waited longest and those closest to it in length, which keeps padding small. Cancelled
+    requests are dropped. If `work` raises an error, every request of the batch gets it; if `work` returns an error in
+    place of an answer, that request gets it.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class Batcher(Generic[Request, Answer]):
         self.num_batches = 0
 
     async def ask(self, request: Request, *, size: int = 1, length: int = 0) -> Answer:
-        """Put a request of `length` tokens in line and return its answer."""
+        """Queue a request of `length` tokens and return its answer."""
         waiting = _Waiting(request, size, length, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        # A task that is done leaves the set later: who asks in between must not count on it.
+        # A finished task stays in the set until its callback has run.
         if sum(not running.done() for running in self._running) < self._at_once:
             running = asyncio.create_task(self._run())
             self._running.add(running)
@@ -62,7 +63,7 @@ class Batcher(Generic[Request, Answer]):
         return await waiting.future
 
     async def close(self) -> None:
-        """End what is under way; who still waits is cancelled."""
+        """Stop the running batches and cancel all waiting requests."""
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -71,30 +72,31 @@ class Batcher(Generic[Request, Answer]):
 
     async def _run(self) -> None:
         while self._waiting:
-            for _ in range(3):  # let the trees that were just answered ask again before the batch is closed
+            for _ in range(3):  # trees that just got an answer can send their next request before the batch is closed
                 await asyncio.sleep(0)
-            batch = self._take()
-            if not batch:
+            if batch := self._take():
+                await self._answer(batch)
+
+    async def _answer(self, batch: Sequence[_Waiting[Request, Answer]]) -> None:
+        began = time.perf_counter()
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = await self._work([waiting.request for waiting in batch])
+            self.busy_seconds += time.perf_counter() - began
+            self.num_batches += 1
+        except Exception as error:
+            answers = [error] * len(batch)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                waiting.future.cancel()
+            raise
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.future.done():
                 continue
-            began = time.perf_counter()
-            answers: Sequence[Answer | Exception]
-            try:
-                answers = await self._work([waiting.request for waiting in batch])
-                self.busy_seconds += time.perf_counter() - began
-                self.num_batches += 1
-            except Exception as error:
-                answers = [error] * len(batch)
-            except asyncio.CancelledError:
-                for waiting in batch:
-                    waiting.future.cancel()
-                raise
-            for waiting, answer in zip(batch, answers, strict=True):
-                if waiting.future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    waiting.future.set_exception(answer)
-                else:
-                    waiting.future.set_result(answer)
+            if isinstance(answer, Exception):
+                waiting.future.set_exception(answer)
+            else:
+                waiting.future.set_result(answer)
 
     def _take(self) -> list[_Waiting[Request, Answer]]:
         self._waiting = [waiting for waiting in self._waiting if not waiting.future.cancelled()]
@@ -109,10 +111,10 @@ class Batcher(Generic[Request, Answer]):
 
 
 class ThreadBatcher(Batcher[Request, Answer]):
-    """A Batcher whose `work` is computed in a thread of its own.
+    """A Batcher that calls a blocking `work` in its own thread.
 
-    `threads` are those of a batch's products on the CPU, 0 as many as torch began with; two engines whose threads share
-    a core spin and wait.
+    `threads` is the number of threads in which torch computes a batch on the CPU; 0: torch's default. Engines that run
+    at once should not share cores, because a thread that waits for its core delays all threads of its batch.
     """
 
     def __init__(

@@ -1,173 +1,134 @@
-"""Line and bar charts as inline SVG, coloured by the page's style sheet so that they follow light and dark.
+"""Charts as Vega-Lite specs, which Vega draws in the page.
 
-Every point and bar has a tooltip, and every chart a label; the same numbers stand in a table beside it. A value that
-is None is a gap, never a zero.
+Colours are the custom properties of `templates/report.css`, so that a chart follows the page from light to dark.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from pathlib import Path
+from typing import Any
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 34
-NUM_COLOURS = 6
+import altair as alt
+import vl_convert
 
+from report.section import THIS_RUN, Chart, Series
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line, or one colour of bars; `reference` draws it dashed, as the paper's figures are."""
+NUM_COLOURS = 8
+HEIGHT = 260  # pixels
+STATIC_WIDTH = 600  # pixels; in the page a chart is as wide as its container
 
-    name: str
-    values: Sequence[float | None]
-    colour: int = 0
-    reference: bool = False
-
-
-def line_chart(
-    label: str, xs: Sequence[str], series: Sequence[Series], *, unit: str = " %", top: float | None = 100
-) -> str:
-    """Lines over `xs`, from zero to `top` (None: the largest value)."""
-    scale = _Scale(top or _round_up(_largest(series)))
-    steps = max(1, len(xs) - 1)
-    places = [LEFT + 24 + (WIDTH - LEFT - RIGHT - 48) * i / steps if len(xs) > 1 else WIDTH / 2 for i in range(len(xs))]
-    parts = [*scale.grid(unit), *_labels(xs, places)]
-    # The run's own lines lie over the paper's.
-    for one in sorted(series, key=lambda s: not s.reference):
-        points = [(x, scale.y(v), v, at) for x, v, at in zip(places, one.values, xs, strict=True) if v is not None]
-        style = _style(one)
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)
-        parts.append(f'<polyline class="line {style}" points="{path}"/>')
-        for x, y, value, at in points:
-            tip = escape(f"{one.name}, {at}: {_number(value)}{unit}")
-            radius = 3 if one.reference else 4.5
-            parts.append(
-                f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{tip}</title></circle>'
-            )
-    return _figure(label, parts, series)
-
-
-def bar_chart(
-    label: str,
-    xs: Sequence[str],
-    series: Sequence[Series],
-    *,
-    unit: str = " %",
-    top: float | None = None,
-    stacked: bool = False,
-) -> str:
-    """A group of bars an entry of `xs`, side by side or stacked, from zero to `top` (None: the largest value)."""
-    sums = [sum(s.values[i] or 0.0 for s in series) for i in range(len(xs))]
-    scale = _Scale(top or _round_up(max(sums, default=0.0) if stacked else _largest(series)))
-    slot = (WIDTH - LEFT - RIGHT) / max(1, len(xs))
-    width = min(56.0, slot * 0.7 / (1 if stacked else max(1, len(series))))
-    parts = scale.grid(unit)
-    for i, at in enumerate(xs):
-        x = LEFT + slot * (i + 0.5) - width * (1 if stacked else len(series)) / 2
-        base = 0.0
-        for one in series:
-            value = one.values[i]
-            if value:
-                y, height = scale.y(base + value), scale.y(base) - scale.y(base + value)
-                tip = escape(f"{one.name}, {at}: {_number(value)}{unit}")
-                parts.append(
-                    f'<rect class="bar {_style(one)}" x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" '
-                    f'height="{height:.1f}"><title>{tip}</title></rect>'
-                )
-                base += value if stacked else 0.0
-            x += 0 if stacked else width
-    parts += _labels(xs, [LEFT + slot * (i + 0.5) for i in range(len(xs))])
-    return _figure(label, parts, series)
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "domain": False,
+        "ticks": False,
+        "title": None,
+        "labelColor": "var(--soft)",
+        "labelFontSize": 12,
+        "labelPadding": 8,
+        "gridColor": "var(--line)",
+    },
+    "axisX": {"labelAngle": 0, "grid": False},
+    "axisY": {"tickCount": 5},
+    "legend": {
+        "orient": "bottom",
+        "title": None,
+        "labelColor": "var(--ink)",
+        "labelFontSize": 13,
+        "labelLimit": 0,
+        "symbolStrokeWidth": 3,
+        "columnPadding": 18,
+        "rowPadding": 4,
+        "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
+    },
+}
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    top: float
-
-    def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self.top
-
-    def grid(self, unit: str) -> list[str]:
-        parts = []
-        for i in range(5):
-            value = self.top * i / 4
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}{unit}</text>'
-            )
-        return parts
-
-
-def _labels(xs: Sequence[str], places: Sequence[float]) -> list[str]:
-    return [
-        f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{escape(text)}</text>'
-        for text, x in zip(xs, places, strict=True)
+def spec(chart: Chart) -> dict[str, Any]:
+    """The Vega-Lite spec of a chart, with its data inside; CONFIG styles it."""
+    # The last rows are drawn on top: the run's own lines.
+    series = sorted(enumerate(chart.series), key=lambda numbered: numbered[1].source == THIS_RUN)
+    rows = [
+        {"name": one.name, "source": one.source, "place": place, "x": x, "y": y, "tip": _tip(one, x, y, chart.unit)}
+        for place, one in series
+        for x, y in zip(chart.xs, one.values, strict=True)
     ]
+    # Named, because Altair would move data without a name out of the chart.
+    base = alt.Chart(alt.InlineData(values=rows, name="figures")).encode(
+        y=_y(chart), color=_colour(chart), tooltip="tip:N"
+    )
+    drawn = _lines(base, chart) if chart.kind == "lines" else _bars(base, chart)
+    found = drawn.properties(width="container", height=HEIGHT, description=chart.title).to_dict()
+    del found["config"]  # Altair's own, which would override CONFIG
+    return found
 
 
-def _figure(label: str, parts: Sequence[str], series: Sequence[Series]) -> str:
-    legend = "".join(f'<li><span class="key {_style(one)}"></span>{escape(one.name)}</li>' for one in series)
-    return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-        f'<figcaption>{escape(label)}<ul class="legend">{legend}</ul></figcaption></figure>'
+def _lines(base: alt.Chart, chart: Chart) -> alt.LayerChart:
+    sources = list(dict.fromkeys([THIS_RUN, *(one.source for one in chart.series)]))
+    dashes = [[1, 0]] + [[5, 4]] * (len(sources) - 1)
+    legend = alt.Legend(symbolType="stroke", symbolSize=500, symbolStrokeColor="var(--ink)", symbolStrokeWidth=2)
+    own = alt.when(alt.datum.source == THIS_RUN)
+    base = base.encode(x=alt.X("x:O", scale=alt.Scale(domain=list(chart.xs))))
+    lines = base.mark_line(invalid="break-paths-filter-domains").encode(
+        strokeDash=alt.StrokeDash(
+            "source:N", scale=alt.Scale(domain=sources, range=dashes), legend=legend if len(sources) > 1 else None
+        ),
+        strokeWidth=own.then(alt.value(2.5)).otherwise(alt.value(1.5)),
+    )
+    points = base.mark_point(filled=True, opacity=1).encode(size=own.then(alt.value(65)).otherwise(alt.value(25)))
+    return lines + points
+
+
+def _bars(base: alt.Chart, chart: Chart) -> alt.Chart:
+    places = alt.Scale(domain=list(chart.xs), paddingInner=0.4, paddingOuter=0.8)
+    base = base.mark_bar().encode(x=alt.X("x:O", scale=places))
+    if chart.kind == "bars":
+        return base.encode(xOffset=alt.XOffset("name:N", sort=[one.name for one in chart.series]))
+    return base.encode(order="place:Q")
+
+
+def _y(chart: Chart) -> alt.Y:
+    fitted = chart.top is None and any(value for one in chart.series for value in one.values)
+    scale = alt.Scale(zero=True, nice=True) if fitted else alt.Scale(domain=[0, chart.top or 1])
+    stack = "zero" if chart.kind == "stacked bars" else None
+    return alt.Y("y:Q", scale=scale, stack=stack, axis=alt.Axis(labelExpr=f"datum.label + '{chart.unit}'"))
+
+
+def _colour(chart: Chart) -> alt.Color:
+    colours = {one.name: f"var(--s{one.colour % NUM_COLOURS})" for one in chart.series}
+    symbol = {"symbolType": "stroke", "symbolSize": 500} if chart.kind == "lines" else {"symbolType": "square"}
+    columns = max(2, STATIC_WIDTH // (60 + 7 * max(map(len, colours))))  # a letter is about 7 pixels wide
+    return alt.Color(
+        "name:N",
+        scale=alt.Scale(domain=list(colours), range=list(colours.values())),
+        legend=alt.Legend(columns=columns, **symbol),
     )
 
 
-def standalone_svg(figure: str) -> str:
-    """A figure as an SVG file of its own, for places without the page's style sheet; its legend is drawn below."""
-    inside = re.search(r"<svg[^>]*>(.*)</svg>", figure, re.DOTALL)
-    names = re.findall(r'<li><span class="key (s\d)[^"]*"></span>(.*?)</li>', figure)
-    assert inside is not None
-    legend = "".join(
-        f'<g class="{style}"><rect x="{LEFT + 300 * (i % 2)}" y="{HEIGHT + 14 + 20 * (i // 2)}" width="18" height="4" '
-        f'fill="currentColor"/><text class="tick" x="{LEFT + 26 + 300 * (i % 2)}" y="{HEIGHT + 20 + 20 * (i // 2)}">'
-        f"{name}</text></g>"
-        for i, (style, name) in enumerate(names)
+def _tip(series: Series, x: str, y: float | None, unit: str) -> str:
+    name = series.name if series.source == THIS_RUN else f"{series.name} ({series.source})"
+    return f"{name}, {x}: {'–' if y is None else f'{y:,.1f}'.removesuffix('.0') + unit}"
+
+
+@functools.cache
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as JavaScript for a <script> of the page; takes seconds, once a process."""
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+
+
+def svg(chart: Chart) -> str:
+    """A chart as an SVG file of its own, in the colours of the light page."""
+    drawn = vl_convert.vegalite_to_svg(
+        {**spec(chart), "width": STATIC_WIDTH, "padding": 12}, config={**CONFIG, "background": "var(--card)"}
     )
-    height = HEIGHT + 20 + 20 * ((len(names) + 1) // 2)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
-        f"<style>{_ALONE}</style>"
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>{inside[1]}{legend}</svg>\n'
-    )
+    return re.sub(r"var\((--\w+)\)", lambda found: _light_colours()[found[1]], drawn) + "\n"
 
 
-_ALONE = (
-    ".grid{stroke:#e2dfd8}.tick{fill:#5b6470;font-size:12px}.line{fill:none;stroke:currentColor;stroke-width:2.5}"
-    ".dot{fill:currentColor;stroke:#fff;stroke-width:1.5}.s0{color:#1f4e79}.s1{color:#c2571a}.s2{color:#2c7a4b}"
-    ".s3{color:#8a3a86}.s4{color:#a98600}.s5{color:#6b7280}"
-)
-
-
-def _style(series: Series) -> str:
-    return f"s{series.colour % NUM_COLOURS}{' reference' if series.reference else ''}"
-
-
-def _largest(series: Sequence[Series]) -> float:
-    return max((v for s in series for v in s.values if v is not None), default=0.0)
-
-
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 4, 8 times a power of ten, so that the quarters read well."""
-    if value <= 0:
-        return 1.0
-    power = 1.0
-    while power * 10 <= value:
-        power *= 10
-    while power > value:
-        power /= 10
-    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.1f}".removesuffix(".0")
-
-
-def _short(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= size:
-            return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:g}"
+@functools.cache
+def _light_colours() -> dict[str, str]:
+    css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"(--\w+): ([^;]+);", css[: css.index("}")]))

@@ -1,6 +1,6 @@
-"""Example search trees for a person to open step by step.
+"""Example search trees, to open step by step on the page.
 
-Section 3.2: each node with its visit count N, its Q-value and the sandbox's verdict.
+Section 3.2: each node has its visit count N, its Q-value and the sandbox's verdict.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 import polars as pl
 
-MAX_NODES = 400  # of one tree, so that the page stays light
+MAX_NODES = 400  # of one tree; more would make the page slow
 
 
 @dataclass(slots=True)
 class Step:
-    """A node as it is shown. `state` picks the colour: right, wrong, failed, dead-end or open."""
+    """A node as the page shows it. `state` sets the colour: right, wrong, failed, dead-end or open."""
 
     headline: str
     text: str
@@ -47,7 +47,7 @@ class Example:
 
 
 def examples(frame: pl.DataFrame) -> list[Example]:
-    """The trees out of the answer of the query `example_trees`, whose rows are sorted by tree and node."""
+    """Build the trees from the rows of the question `example_trees`, which are sorted by tree and node."""
     trees = groupby(frame.to_dicts(), key=lambda row: (row["problem_id"], row["tree"]))
     return [_example(list(rows)) for _, rows in trees]
 
@@ -107,7 +107,7 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _mark_right_path(step: Step) -> bool:
-    """Open on the page what leads to a right answer. Depth is at most the search's, so recursion is safe."""
+    """Mark the steps that lead to a right answer: the page shows them open. Trees are shallow enough to recurse."""
     below = [_mark_right_path(child) for child in step.children]
     step.on_right_path = step.state == "right" or any(below)
     return step.on_right_path

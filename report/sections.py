@@ -1,6 +1,6 @@
-"""All sections of a report in order, and its headlines.
+"""All sections of a report in their order, and the figures at its top.
 
-Made from the store's queries. A section without data says what is missing; no number is made up.
+Everything comes from the store's questions. A section without data says what is missing.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from report.learning import coverage, pass_at_1, ppm_pairs, systems, wrong_steps
-from report.searching import buckets, cost, engines, sandbox, tokens, unsolved, waits
+from report.accuracy import coverage, pass_at_1, ppm_pairs, systems, wrong_steps
+from report.costs import cost, engines, sandbox, tokens, waits
+from report.difficulty import buckets, unsolved
 from report.section import Ask, Section, count, percent
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One figure for the top of the page, with what it is to be compared with."""
+    """One figure for the top of the page, and a detail to read it by."""
 
     label: str
     value: str
@@ -24,27 +25,27 @@ class Headline:
 
 
 def all_sections(ask: Ask) -> list[Section]:
-    learning = (coverage, pass_at_1, systems, ppm_pairs, wrong_steps)
-    makers = (*learning, cost, engines, waits, sandbox, tokens, buckets, unsolved)
-    return [make(ask) for make in makers]
+    on_accuracy = (coverage, pass_at_1, systems, ppm_pairs, wrong_steps)
+    on_costs = (cost, engines, waits, sandbox, tokens)
+    return [section(ask) for section in (*on_accuracy, *on_costs, buckets, unsolved)]
 
 
 def headlines(ask: Ask) -> list[Headline]:
-    """First and last figure of what is known; nothing for what is not."""
+    """The last value of each measure that has one, with its first value as the detail."""
     overall = pl.col("level") == "all"
-    accuracy = ask("accuracy").filter(overall)
-    system = accuracy.filter(metric="system", num_trajectories=_most(accuracy))
-    found = [
+    system = ask("accuracy").filter(overall, metric="system")
+    measures = [
         _change("Coverage", ask("coverage").filter(overall), "coverage"),
         _change("Policy pass@1", ask("pass_at_1").filter(overall), "accuracy"),
-        _change("System", system, "accuracy"),
+        _change("System", system.filter(pl.col("num_trajectories") == pl.col("num_trajectories").max()), "accuracy"),
         _change("PPM pairs", ask("ppm_pairs"), "accuracy"),
     ]
+    found = [headline for headline in measures if headline]
     spent = ask("cost")
     if not spent.is_empty():
-        seconds, num_tokens = (sum(spent[name].to_list()) for name in ("seconds", "num_tokens"))
-        found.append(Headline("Time", f"{seconds / 60:.1f} min", f"{count(num_tokens)} tokens, all rounds"))
-    return [headline for headline in found if headline]
+        minutes, num_tokens = sum(spent["seconds"].to_list()) / 60, spent["num_tokens"].sum()
+        found.append(Headline("Time", f"{minutes:.1f} min", f"{count(num_tokens)} tokens, all rounds"))
+    return found
 
 
 def _change(label: str, frame: pl.DataFrame, column: str) -> Headline | None:
@@ -56,9 +57,3 @@ def _change(label: str, frame: pl.DataFrame, column: str) -> Headline | None:
         start = "base" if first["round"] == 0 else f"round {first['round']}"
         where += f", from {percent(first[column])} ({start})"
     return Headline(label, percent(last[column]), where)
-
-
-def _most(accuracy: pl.DataFrame) -> int:
-    """The largest number of trajectories that the system was evaluated with."""
-    numbers = accuracy.filter(metric="system")["num_trajectories"].to_list()
-    return max(numbers, default=0)

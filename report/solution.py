@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.text import Text
 
-from cli.console import visible
-from domains.mathematics.steps import (
-    ANSWER,
-    END_OF_ANSWER,
-    END_OF_OUTPUT,
-    OUTPUT,
-    StepKind,
-    code_of,
-    kind_of,
-    output_spans,
-)
+from domains.protocol import Domain
 from rstar.inference.solving import Ending, Solution
 from rstar.inference.thinking import ScoredTrajectory
 
-Kind = Literal["code", "output", "answer"]
 ENDINGS = {Ending.CLOSED: ", nothing was left to try", Ending.STOPPED: ", stopped"}
 
-
-def pieces(steps: Sequence[str]) -> Iterator[tuple[Kind, str]]:
-    """Yield what rendered steps consist of, without their markers."""
-    for step in steps:
-        if kind_of(step) is StepKind.ANSWER:
-            yield "answer", step.replace(ANSWER, "").replace(END_OF_ANSWER, "").strip()
-        elif code := code_of(step).strip():
-            yield "code", code
-        for start, end in output_spans(step):
-            yield "output", step[start:end].strip().removeprefix(OUTPUT).removesuffix(END_OF_OUTPUT).strip()
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line breaks
 
 
-def terminal(steps: Sequence[str], *, colour: bool) -> RenderableType:
+def visible(text: str) -> str:
+    """Write the control characters of a text out: a terminal would obey those that a step printed."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def terminal(steps: Sequence[str], domain: Domain, *, colour: bool) -> RenderableType:
     """Lay steps out for a terminal; without colour as plain text."""
     lines: list[RenderableType] = []
-    for kind, written in pieces(steps):
+    for kind, written in domain.parts(steps):
         text = visible(written)
         if kind == "code":
             lines.append(Syntax(text, "python", background_color="default", word_wrap=True) if colour else Text(text))
@@ -50,9 +36,9 @@ def terminal(steps: Sequence[str], *, colour: bool) -> RenderableType:
     return Group(*lines)
 
 
-def markdown(steps: Sequence[str]) -> str:
-    """Write steps as one code block, its output, and the sentence with the boxed answer."""
-    parts = list(pieces(steps))
+def markdown(steps: Sequence[str], domain: Domain) -> str:
+    """Write steps as one code block, its output, and the sentence with the answer."""
+    parts = list(domain.parts(steps))
     program = "\n\n".join(text for kind, text in parts if kind == "code")
     blocks = [_fenced(program, "python")] if program else []
     blocks += [f"Output:\n\n{_fenced(text)}" for kind, text in parts if kind == "output" and text]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from rstar.trajectories import Trajectory, best_first, trajectories
 from rstar.tree import Node, Tree
 
@@ -121,17 +119,3 @@ def _worst_first(trajectory: Trajectory) -> tuple[float, int]:
 def is_clear(margin: float, distance: int, *, min_margin: float = 0.5, min_edit_distance: int = 20) -> bool:
     """Whether a pair is to be trained on: Q-values and texts clearly apart; the defaults are the reference's."""
     return margin >= min_margin and distance >= min_edit_distance
-
-
-def edit_distance(text: str, other: str) -> int:
-    """Levenshtein's distance, a row at a time: insertions are a running minimum."""
-    same = next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
-    text, other = text[same:], other[same:]
-    codes = np.array([ord(letter) for letter in other])
-    places = np.arange(len(other) + 1)
-    row = places
-    for letter in text:
-        replaced = row[:-1] + (codes != ord(letter))
-        best = np.concatenate(([row[0] + 1], np.minimum(replaced, row[1:] + 1)))
-        row = np.minimum.accumulate(best - places) + places
-    return int(row[-1])

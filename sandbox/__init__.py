@@ -1,1 +1,4 @@
-"""Runs the code of steps: `sandbox.providers.open_sandbox` is the way in. Loaded by the servers too, so empty."""
+"""Runs the code of steps. The way in is `sandbox.providers.open_sandbox`.
+
+Imports no other room but rstar. This file is copied into the container too, so it must import nothing.
+"""

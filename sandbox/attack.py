@@ -1,8 +1,8 @@
-"""Hostile code, tried on a provider while the host is watched: `rstar sandbox attack`.
+"""Runs hostile code on a provider and watches the host for escapes: `rstar sandbox attack`.
 
-Each row of code is run as a step. An escape is whatever shows that it got out: a change of the watched files, a
-connection to a port that listens on this host, or the secret of a file of this host in what the step printed. What
-other programs change while no step runs is watched no further, and said.
+Each row of code runs as a step. These count as an escape: a change of the watched files, a connection to a port of this
+host, the secret of a file of this host in the step's output, or a next step that is not answered. Files that other
+programs change while no step runs are reported once and no longer watched.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from pathlib import Path
 from rstar.protocols import SandboxLost
 from sandbox.pool import Sandbox
 
-DEPTH = 2  # folders below the watched ones
-IDLE_SECONDS = 3.0  # for which the host is watched first
-OURS = ("rstar-", "pytest-", "bash_jobs", "tmp")  # what else may come and go in the temporary folder meanwhile
+DEPTH = 2  # levels of folders to look at, from each watched one
+IDLE_SECONDS = 3.0  # to watch the host before the first step
+OURS = ("rstar-", "pytest-", "bash_jobs", "tmp")  # prefixes of temporary files that other programs may create
 
 
 def watched() -> tuple[Path, ...]:
-    """The folders of this host that a step has no business with."""
+    """The folders of this host that no step may change."""
     return Path("/etc"), Path("/usr/local"), Path.home(), Path.cwd(), Path(tempfile.gettempdir())
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """What became of one row."""
+class Attempt:
+    """The result of one row."""
 
     id: str
     verdict: str
     escapes: list[str]
     error: str
     seconds: float
-    recovered_seconds: float  # until the next request was answered
+    recovered_seconds: float  # that the next step took
 
 
 class Canary:
-    """A file with a secret, a port that nobody should reach, and the state of the host's files."""
+    """A secret file, a port that no step may reach, and snapshots of the host's files."""
 
     def __init__(self) -> None:
         self.secret = secrets.token_hex(16)
@@ -72,18 +72,18 @@ class Canary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def fill_in(self, code: str) -> str:
-        """Tell the attacker where to look: `{CANARY_FILE}` and `{CANARY_PORT}` in the code."""
+        """Replace `{CANARY_FILE}` and `{CANARY_PORT}` in the code."""
         return code.replace("{CANARY_FILE}", str(self.file)).replace("{CANARY_PORT}", str(self.port))
 
     def snapshot(self) -> dict[str, tuple[int, int]]:
-        """Size and change time of the watched files, those of this process left out."""
+        """Size and modification time of the watched files, without those of this process."""
         seen = {str(self.file): _state(self.file)}
         for root in watched():
             seen |= _walk(root, DEPTH)
         return {path: state for path, state in seen.items() if path not in self.restless}
 
     async def settle(self, seconds: float) -> set[str]:
-        """Leave out what changes on this host while no step runs, and return it."""
+        """Find the paths that change while no step runs, exclude them from now on, and return them."""
         before = self.snapshot()
         await asyncio.sleep(seconds)
         self.restless |= _changed(before, self.snapshot())
@@ -100,8 +100,8 @@ class Canary:
 
 async def attack(
     sandbox: Sandbox, rows: Iterable[Mapping[str, str]], *, say: Callable[[str], None] = lambda _: None
-) -> AsyncIterator[Tried]:
-    """Run each row {id, code} as a step of its own, then ask for one more, which must be answered."""
+) -> AsyncIterator[Attempt]:
+    """Run each row {id, code} as a step, and after it another step, which must give the right answer."""
     canary = Canary()
     async with canary.listening():
         for path in sorted(await canary.settle(IDLE_SECONDS)):
@@ -116,7 +116,7 @@ async def attack(
             escapes = canary.escapes(before, connections, output + error)
             if alive != "6":
                 escapes.append("the next step was disturbed")
-            yield Tried(row["id"], verdict, escapes, error, seconds, time.monotonic() - start)
+            yield Attempt(row["id"], verdict, escapes, error, seconds, time.monotonic() - start)
 
 
 async def _try(sandbox: Sandbox, code: str) -> tuple[str, str, str]:

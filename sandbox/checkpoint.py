@@ -1,4 +1,4 @@
-"""The state that a sequence of steps left, told so that it can always be made again."""
+"""The state after a sequence of steps, described so that it can always be restored."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from dataclasses import dataclass
 
 from sandbox.inside.fast_path.arithmetic import Variables
 
-WARM_MODULES = ("numpy", "sympy")  # what the warm root has imported, with its random state seeded
-_WARM = re.compile(r"\b(?:numpy|sympy|scipy|mpmath)\b")  # however it is imported
+WARM_MODULES = ("numpy", "sympy")  # imported by the warm root, which also seeds their random states
+_WARM = re.compile(r"\b(?:numpy|sympy|scipy|mpmath)\b")  # matches any way to import one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """One step that ran. `variables` are those that the fast path may go on with, if it may go on at all.
+    """A step that ran, with the steps before it.
 
-    It may while every step so far took it or was tame (`sandbox.inside.fast_path.plain`).
+    `variables` are for the fast path. They are None unless each step so far took the fast path or was tame (see
+    `sandbox.inside.fast_path.plain`).
     """
 
     key: str
     parent: Checkpoint | None
     code: str
     variables: Variables | None
-    warm: bool  # some step imports a module that takes long to import
-    seconds: float = 0.0  # that the step took
-    keepable: bool = True  # not where forks would share what it left open, or where they cost more than running it
-    again_seconds: float = 0.0  # that it and the steps before it take which run again for want of an interpreter
+    warm: bool  # whether some step imports a module that is slow to import
+    seconds: float = 0.0  # time that the step took
+    keepable: bool = True  # False if forks would share open files, or if running the step again costs less than a fork
+    again_seconds: float = 0.0  # time to run it and the unkept steps before it again
 
     @property
     def tree(self) -> str:
-        """The key of the first step of all: what shares it takes turns with what does not."""
+        """The key of the first step, which identifies the tree: trees take turns on a server."""
         return self.parent.tree if self.parent else self.key
 
     def path(self) -> list[Checkpoint]:
-        """From the first step to this one: running their codes again gives this state."""
+        """The steps from the first to this one. Running their codes in order restores this state."""
         path, checkpoint = [], self
         while checkpoint is not None:
             path.append(checkpoint)

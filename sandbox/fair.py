@@ -1,4 +1,4 @@
-"""A lock whose holders take turns by group, so that a tree with many steps waiting does not hold up the others."""
+"""A lock that groups take in turn, so that a tree with many waiting steps does not delay the other trees."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 sharing: ContextVar[Hashable] = ContextVar("sharing", default=None)
-"""Who the work of this context takes turns as; None: every tree for itself."""
+"""The group of all steps run in this context. None: each tree is its own group."""
 
 
 class FairLock:
-    """One holder at a time; of those that wait, one of each group in turn, and within a group first come first."""
+    """A lock that passes from group to group. Within a group it is first come, first served."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
@@ -36,7 +36,7 @@ class FairLock:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given the lock as it gave up
+            if not turn.cancelled():  # it got the lock just as it was cancelled
                 self._pass_on()
             raise
 
@@ -45,7 +45,7 @@ class FairLock:
             group, queue = self._waiting.popitem(last=False)
             turn = queue.popleft()
             if queue:
-                self._waiting[group] = queue  # to the end of the line
+                self._waiting[group] = queue  # at the end of the order
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -1,7 +1,7 @@
-"""One fork server, seen from asyncio: starts it, asks it, and knows which checkpoints it keeps.
+"""A client of one fork server: starts it, sends it requests, and tracks which checkpoints it keeps.
 
-One step at a time runs on a server. `SandboxLost` leaves the server stopped; the next request starts a fresh one, and
-checkpoints come back by running their steps again.
+A server runs one step at a time. `SandboxLost` stops the server. The next request starts a new one, and checkpoints are
+restored by running their steps again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from sandbox.verdicts import execution_of
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A step that ran here; `variables` as `fast_path.plain.encode` reports them, None where they are of no use."""
+    """A step that ran; `variables` as `fast_path.plain.encode` reports them, or None."""
 
     execution: Execution
     variables: dict[str, Any] | None
-    keepable: bool = True  # its state may be shared by forks
+    keepable: bool = True  # whether the interpreter was kept, so that further steps can fork from it
 
 
 class PrefixFailed(Exception):
-    """Steps that ran before did not run again; `report` says how that ended."""
+    """The steps before this one failed when they ran again; `report` says how they ended."""
 
     def __init__(self, report: dict[str, Any]) -> None:
         super().__init__(report["ending"])
@@ -39,18 +39,18 @@ class PrefixFailed(Exception):
 
 
 class InterpreterGone(Exception):
-    """A kept interpreter, in which steps have run, does not fork any more."""
+    """A kept interpreter no longer forks."""
 
 
 Launch = Callable[[Limits], Awaitable[Link]]
-REPLY_SECONDS = 30.0  # beyond the step's own limit
-SLACK, SLACK_SECONDS = 4.0, 0.25  # how much longer a step may take when it is run again
-MAX_LOST = 2  # requests in a row, before a server that still answers is replaced
-STARTUP_SECONDS = 60.0  # what a first import may take
+REPLY_SECONDS = 30.0  # to wait for a report, beyond the step's own limit
+SLACK, SLACK_SECONDS = 4.0, 0.25  # a step that runs again may take SLACK times its first time plus SLACK_SECONDS
+MAX_LOST = 2  # lost requests in a row after which a server is replaced, even if it still answers
+STARTUP_SECONDS = 60.0  # for a root to import its modules
 
 
 class ForkServer:
-    """Runs steps in forks of kept interpreters; at most `num_kept` of them, least recently used go first."""
+    """Runs steps in forks of kept interpreters. Keeps at most `num_kept` and evicts the least recently used first."""
 
     def __init__(self, limits: Limits, *, num_kept: int, launch: Launch) -> None:
         self._limits = limits
@@ -60,15 +60,15 @@ class ForkServer:
         self._roots: set[str] = set()
         self._kept: OrderedDict[str, bool] = OrderedDict()  # checkpoint key -> forked from the warm root
         self._dropped: list[str] = []
-        self._reply: asyncio.Future[bytes] | None = None  # that is awaited
+        self._reply: asyncio.Future[bytes] | None = None  # the one awaited now
         self._lock = FairLock()
         self.isolation: dict[str, bool] = {}
-        self.python = ""  # its version, once it has started
+        self.python = ""  # the server's version, once it has started
         self.closed = False
         self._num_lost = 0
         self.num_waiting = 0
         self.num_revived = 0
-        self.num_again = 0  # steps that ran again in the process of one that continues them
+        self.num_again = 0  # steps that ran again in the process of a step that continues them
         self.num_starts = 0
 
     @property
@@ -80,16 +80,16 @@ class ForkServer:
         return self._link.pid if self._link else None
 
     def num_to_revive(self, checkpoint: Checkpoint | None, *, warm: bool) -> int:
-        """How many steps of another interpreter's would run again here first."""
+        """The number of steps that must run again here to restore an interpreter for `checkpoint`."""
         return sum(step.keepable for step in self._missing(checkpoint, warm=warm))
 
     def is_hit(self, checkpoint: Checkpoint, *, warm: bool) -> bool:
-        """Whether an interpreter is kept from which a step that continues this one can be forked."""
+        """Whether a kept interpreter can fork a step that continues this checkpoint, without restoring it first."""
         missing = self._missing(checkpoint, warm=warm)
         return len(missing) < len(checkpoint.path()) and not any(step.keepable for step in missing)
 
     def _missing(self, checkpoint: Checkpoint | None, *, warm: bool) -> list[Checkpoint]:
-        """The steps that must run again before one can continue `checkpoint` here: those after the last one kept."""
+        """The steps on the way to `checkpoint` that must run again here: those after the last kept one."""
         path = checkpoint.path() if checkpoint else []
         for i in reversed(range(len(path))):
             if self._kept.get(path[i].key, -1) >= warm:
@@ -103,15 +103,15 @@ class ForkServer:
     async def run(
         self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool, group: Hashable
     ) -> Ran:
-        """Run one step and keep its state as `key`; raises SandboxLost if the server died under it.
+        """Run one step and keep its state as `key`; raises SandboxLost if the server dies.
 
-        Steps of different groups take turns. With `plain` its plain variables are reported too.
+        Groups take turns. With `plain` the result includes the step's plain variables.
         """
         self.num_waiting += 1
         running = asyncio.ensure_future(self._run(parent, code, key=key, warm=warm, plain=plain, group=group))
         running.add_done_callback(self._count_off)
         try:
-            # Shielded: a caller who gives up must not leave half an exchange on the pipe.
+            # Shielded, because a cancelled caller must not leave a request without its reply on the pipe.
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             running.add_done_callback(lambda done: self._let_go(done, key))
@@ -121,18 +121,18 @@ class ForkServer:
         self.num_waiting -= 1
 
     def _let_go(self, done: asyncio.Future[Ran], key: str) -> None:
-        """Nobody waits for this step any more: nobody will give its state back."""
+        """Release the state of a step whose caller was cancelled."""
         if not done.cancelled():
-            done.exception()  # seen
+            done.exception()  # marks it as retrieved, so that asyncio does not log it
         self.forget([key])
 
     def forget(self, keys: Collection[str]) -> None:
-        """Give back kept interpreters; the server hears of it with its next request."""
+        """Drop kept interpreters. The next request tells the server."""
         keys = [key for key in keys if self._kept.pop(key, None) is not None]
         self._dropped += keys
 
     async def aclose(self) -> None:
-        """Stop the server for good: the step that runs dies with it, steps still in line find it closed."""
+        """Stop the server for good, with the step that runs. Waiting steps raise SandboxLost."""
         self.closed = True
         if self._reply:
             self._reply.cancel()
@@ -149,11 +149,11 @@ class ForkServer:
                 if report is None:
                     raise SandboxLost("the sandbox server died")
                 if report.get("worn"):
-                    await self._stop()  # what steps left in it is gone; the next request finds a fresh one
-            except (TimeoutError, SandboxLost, UserError, OSError) as error:  # the engine was there when it was opened
+                    await self._stop()  # the next request starts a new server
+            except (TimeoutError, SandboxLost, UserError, OSError) as error:  # UserError: the engine has since gone
                 words = self._link.last_words() if self._link else ""
                 await self._stop()
-                raise SandboxLost(f"{error or type(error).__name__}{last_line(words)}") from error
+                raise SandboxLost(f"{str(error) or type(error).__name__}{last_line(words)}") from error
             try:
                 execution = execution_of(report, self._limits)
             except SandboxLost:
@@ -170,7 +170,7 @@ class ForkServer:
     async def _continue(
         self, parent: Checkpoint | None, code: str, *, key: str, warm: bool, plain: bool
     ) -> dict[str, Any] | None:
-        """Return the report on a step; one that its prefix makes impossible ends as that trajectory's own fault."""
+        """Return the report on a step. If its prefix cannot be restored, the report blames the trajectory."""
         for last in (False, True):
             try:
                 origin, again = await self._revive(parent, warm)
@@ -187,10 +187,10 @@ class ForkServer:
             if report and report["ending"] == "timed_out" and again and not report["reached"]:
                 if last:
                     return {"ending": "unlike_itself"}
-                continue  # it was not the step
+                continue  # the steps before it timed out, not the step itself
             if report is None or report["ending"] not in ("parent_gone", "unstarted"):
                 return report
-            if report["ending"] == "parent_gone":  # only that interpreter is lost
+            if report["ending"] == "parent_gone":  # only that interpreter is gone
                 self._kept.pop(origin, None)
                 self._roots.discard(origin)
             if parent is None:
@@ -200,9 +200,9 @@ class ForkServer:
         return report
 
     async def _revive(self, checkpoint: Checkpoint | None, warm: bool) -> tuple[str, list[Checkpoint]]:
-        """Return an interpreter on the way to that state, made again where none is kept, and the steps left to it.
+        """Return an interpreter for a step that continues `checkpoint`, and the steps that the fork must run first.
 
-        Those are steps that are not kept: they run again in the process of the step that continues them.
+        Restores an interpreter if none is kept. The fork runs the steps that cannot be kept.
         """
         if checkpoint is None:
             return await self._root(warm), []
@@ -216,7 +216,7 @@ class ForkServer:
         again = path[len(kept) + len(missing) :]
         if not missing or checkpoint is None:
             return origin, again
-        self.forget([checkpoint.key])  # of the wrong root
+        self.forget([checkpoint.key])  # one forked from the other root may be kept
         codes = [step.code for step in missing]
         for patient in (False, True):
             seconds = self._seconds(missing, patient=patient)
@@ -232,14 +232,14 @@ class ForkServer:
             raise InterpreterGone if kept else SandboxLost("an interpreter ended")
         if report.get("status") != "ok":
             raise PrefixFailed({"ending": "unlike_itself"} if report["ending"] == "timed_out" else report)
-        if not report.get("kept"):  # this time it left something open
+        if not report.get("kept"):  # this time a step left something open
             return origin, [*missing, *again]
         self.num_revived += 1
         self._keep(checkpoint.key, warm)
         return checkpoint.key, again
 
     def _seconds(self, steps: Sequence[Checkpoint], *, patient: bool) -> float:
-        """What steps that ran before may take this time; where that was too little, as much as one step more."""
+        """The time limit for steps that run again; with `patient` one step's limit more."""
         limit = self._limits.seconds
         seconds = sum(min(limit, SLACK * step.seconds + SLACK_SECONDS) for step in steps)
         return seconds + limit if patient else seconds
@@ -266,7 +266,7 @@ class ForkServer:
             self.forget([next(iter(self._kept))])
 
     async def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """Return the server's report, None where it died."""
+        """Return the server's report; None if the server died."""
         assert self._link
         dropped, self._dropped = self._dropped, []
         if dropped:

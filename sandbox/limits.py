@@ -1,4 +1,4 @@
-"""What one step may use, and how many interpreters are kept."""
+"""The limits of a step, and the number of kept interpreters."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one step; every provider keeps the same ones. Raises ValueError for one that nothing can keep.
+    """The limits of one step, the same for every provider. Raises ValueError for a limit of zero or less.
 
-    `memory_bytes` counts what the steps of a trajectory add to a fresh interpreter, not the interpreter itself.
+    `memory_bytes` limits what the steps of a trajectory add to a fresh interpreter; the interpreter itself is extra.
     """
 
-    seconds: float = 5.0  # wall clock, one step
+    seconds: float = 5.0  # wall-clock time of one step
     memory_bytes: int = 512 * 2**20
     output_bytes: int = 64 * 2**10
-    file_bytes: int = 16 * 2**20  # each file a step writes
+    file_bytes: int = 16 * 2**20  # of each file that a step writes, and of all files in a trajectory's folder
     num_open_files: int = 64
-    num_checkpoints: int = 128  # kept interpreters, all workers together; evicted ones come back by re-execution
-    num_retries: int = 2  # after the sandbox itself died
-    guarded: bool = True  # Python's own checks too; without them only the walls behind them stand
+    num_checkpoints: int = 128  # kept interpreters of all workers; an evicted one is restored by running its steps
+    num_retries: int = 2  # if the sandbox itself dies
+    guarded: bool = True  # use the audit hook too; without it only the kernel's protections are left
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,4 +1,4 @@
-"""A running fork server as its pool sees it: one line asked, one line told, and an end."""
+"""The connection to a running fork server: one line per request, one line per report."""
 
 from __future__ import annotations
 
@@ -23,24 +23,21 @@ BOOT = (
     "from sandbox.inside.server import main; del sys.path[0], sys.argv[1]; main()"
 )
 STARTUP_SECONDS = 60.0
-PREFIX, OWNER = "rstar-sandbox-", "owner.json"  # of the work folders, and the file in them that says whose they are
+PREFIX, OWNER = "rstar-sandbox-", "owner.json"  # prefix of the work folders, and the file in them that names the owner
 MAX_LINE_BYTES = 64 * 2**20
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",  # a step prints the same set in the same order every time
+    "PYTHONHASHSEED": "0",  # so that a step always prints a set in the same order
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",  # an arena for every thread would use up the address space
+    "MALLOC_ARENA_MAX": "1",  # an arena per thread would use up the limited address space
 }
 
 
 class Link(Protocol):
-    """The two ends of a started server's pipe.
-
-    Its first line says what it got from the kernel, `isolation`, and which Python it is, such as "3.11".
-    """
+    """A started server. Its first line gives `isolation`, what the kernel granted, and its Python, such as "3.11"."""
 
     isolation: dict[str, bool]
     python: str
@@ -52,16 +49,16 @@ class Link(Protocol):
     def alive(self) -> bool: ...
 
     async def send(self, line: bytes) -> None:
-        """Write one line; raises OSError where the server is gone."""
+        """Write one line; raises OSError if the server is gone."""
 
     async def receive(self) -> bytes:
-        """Read one line; without its line break where the server ended."""
+        """Read one line; it has no line break if the server ended."""
 
     async def stop(self) -> None:
-        """End the server and every process it made."""
+        """End the server and all its processes."""
 
     def last_words(self) -> str:
-        """The end of what it wrote to its log."""
+        """The last output of the server's log."""
 
 
 class LocalLink:
@@ -91,7 +88,7 @@ class LocalLink:
         (work / "steps").mkdir()
         arguments = [str(Path(__file__).parent.parent), str(work / "steps"), json.dumps(asdict(limits))]
         environment = ENVIRONMENT | {"HOME": str(work / "steps"), "TMPDIR": str(work / "steps")}
-        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without it
+        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         with (work / "server.log").open("wb") as log:
             # Not -I, which would ignore PYTHONHASHSEED.
@@ -119,7 +116,7 @@ class LocalLink:
         return await self._process.stdout.readline()
 
     async def stop(self) -> None:
-        if self._process.returncode is None:  # else its number may be another's by now
+        if self._process.returncode is None:  # else its process id may have been reused
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         try:
@@ -135,7 +132,7 @@ class LocalLink:
 
 
 def remove_abandoned() -> None:
-    """Remove the work folders whose owner was killed."""
+    """Remove the work folders whose owner has ended."""
     for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
         with suppress(OSError, ValueError, TypeError):
             if file.stat().st_uid == os.geteuid() and Owner(**json.loads(file.read_text())).is_gone():
@@ -143,7 +140,7 @@ def remove_abandoned() -> None:
 
 
 async def hello(link: Link) -> None:
-    """Wait for a started server's first line; a server that does not say it is stopped, and SandboxLost raised."""
+    """Wait for a started server's first line. If it does not come, stop the server and raise SandboxLost."""
     try:
         line = await asyncio.wait_for(link.receive(), STARTUP_SECONDS)
         said = json.loads(line)

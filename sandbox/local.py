@@ -1,6 +1,6 @@
 """The local provider: fork servers that are children of this process.
 
-For code that a model wrote, not for code that an attacker wrote: see `protections`.
+It is for code that your own models wrote, not for an attacker's code; see `protections`.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ class LocalSandbox(Sandbox):
         super().__init__(launch, limits=limits, num_workers=num_workers, fast_path=fast_path)
 
     def protections(self) -> str:
-        """One paragraph: what stands between a step and this machine, and what does not."""
+        """One paragraph: what protects this machine from a step, and what does not."""
         isolation = self._servers[0].isolation
-        took = [text for key, text in _TOOK.items() if isolation.get(key)]
+        granted = [text for key, text in _GRANTED.items() if isolation.get(key)]
         missing = [text for key, text in _MISSING.items() if not isolation.get(key)]
         return (
             "Local sandbox: steps run on this machine's kernel as the current user"
             f"{' (root)' if os.geteuid() == 0 else ''}, with time, memory, file and output limits"
-            f"{''.join(f', {text}' for text in took)}. It does NOT protect against code written to attack: such code "
-            "can read every file this user can read, use more memory or processes than one step's share by starting "
-            f"several, fill the disk, exploit the kernel, forge its own verdict{''.join(f'; {m}' for m in missing)}. "
-            "The rules against subprocesses, sockets and writing outside the work folder are checked by Python and can "
-            "be talked round. Use it for the output of your own models only."
+            f"{''.join(f', {text}' for text in granted)}. It does NOT protect against hostile code: such code can read "
+            "every file that this user can read, exceed the memory limit by starting several processes, fill the disk, "
+            f"exploit the kernel and forge its own verdict{''.join(f'; {text}' for text in missing)}. "
+            "The rules against subprocesses, sockets and writing outside the work folder are checks in Python, which "
+            "code can bypass. Use it for the output of your own models only."
         )
 
 
-_TOOK = {
+_GRANTED = {
     "network": "no network",
-    "processes": "a process namespace of their own",
-    "files": "all files read-only but their work folder",
+    "processes": "their own process namespace",
+    "files": "and all files read-only except their work folder",
 }
 _MISSING = {
     "network": "the kernel refused a network namespace, so it can use the network",
     "processes": "the kernel refused a process namespace, so it can signal your processes",
-    "files": "and it can change your files",
+    "files": "it can change your files",
 }

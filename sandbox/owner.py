@@ -1,4 +1,4 @@
-"""Who owns what a sandbox makes outside its own process, so that the next one can clear away what a killed run left."""
+"""The owner of a container or work folder, recorded so that a later run can remove what a killed one left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.inside.processes import born
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process: its number, when it started, and the boot and PID namespace in which that number is its own."""
+    """A process: its id and start time, and the boot and PID namespace in which that id is unique."""
 
     pid: str
     started: str
@@ -20,7 +20,7 @@ class Owner:
     namespace: str
 
     def is_gone(self) -> bool | None:
-        """Whether it has ended; None where that cannot be told from here."""
+        """Whether the process has ended; None if it belongs to another boot, machine or PID namespace."""
         here = this_process()
         if (self.boot, self.namespace) != (here.boot, here.namespace) or not self.pid.isdigit():
             return None

@@ -1,6 +1,7 @@
-"""The sandbox: the fast path in this process, everything else in a pool of fork servers that a provider starts.
+"""The sandbox: runs steps on the fast path in this process, or else on a pool of fork servers.
 
-Implements `rstar.protocols.Executor` (Section 3.2: a step is kept only if its code runs).
+Implements `rstar.protocols.Executor` (Section 3.2: a step is kept only if its code runs). Each provider is a subclass
+of `Sandbox` that starts its own kind of server.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from sandbox.inside.fast_path.plain import decode, is_tame
 from sandbox.limits import Limits
 
 log = logging.getLogger(__name__)
-PREFIX_COST = 2  # running a step of the prefix again weighs as much as so many waiting steps
-FORK_SECONDS, STEP_SECONDS = 0.005, 0.0003  # what keeping an interpreter costs, and any step that runs again instead
-RETRY_SECONDS = 0.2  # before the second try; twice as long before each one after it
+PREFIX_COST = 2  # cost of a prefix step that must run again, in waiting steps
+FORK_SECONDS, STEP_SECONDS = 0.005, 0.0003  # cost of keeping an interpreter, and overhead of a step that runs again
+RETRY_SECONDS = 0.2  # before the second attempt; doubles before each further one
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Sandbox(ABC):
-    """`async with open_sandbox() as sandbox: await sandbox.run(None, "x = 1")`. Belongs to one event loop."""
+    """Runs steps: `async with open_sandbox() as sandbox: await sandbox.run(None, "x = 1")`. For one event loop only."""
 
     def __init__(
         self, launch: Launch, *, limits: Limits | None = None, num_workers: int | None = None, fast_path: bool = True
@@ -54,7 +55,7 @@ class Sandbox(ABC):
 
     async def __aenter__(self) -> Self:
         await self.prepare()
-        sharing.set(None)  # turns are taken by who uses this sandbox, not as who opened it
+        sharing.set(None)  # the group of the opener must not apply to all steps
         log.info("%s", self.protections())
         others = {server.python for server in self._servers} - {"", PYTHON}
         if self._fast_path and others:
@@ -63,7 +64,7 @@ class Sandbox(ABC):
         return self
 
     async def prepare(self) -> None:
-        """Start the first server; the others start when there is work for them."""
+        """Start the first server. The others start when they get a step."""
         await self._servers[0].start()
 
     async def __aexit__(
@@ -79,7 +80,7 @@ class Sandbox(ABC):
                 raise end
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
-        """Run `code` after the step that returned `checkpoint`; raises SandboxLost after the retries are used up."""
+        """Run `code` after the step that returned `checkpoint`; raises SandboxLost if all attempts fail."""
         if self._servers[0].closed:
             raise SandboxLost("the sandbox is closed")
         if not isinstance(code, str):
@@ -99,13 +100,13 @@ class Sandbox(ABC):
         return replace(execution, checkpoint=handle, seconds=execution.seconds or seconds)
 
     async def release(self, checkpoint: str) -> None:
-        """Give back a checkpoint; those that continue it stay. Unknown ones are ignored."""
+        """Release a checkpoint. Those that continue it stay. Ignores unknown ones."""
         if self._checkpoints.pop(checkpoint, None):
             for server in self._servers:
                 server.forget([checkpoint])
 
     def metrics(self) -> dict[str, float]:
-        """Counts since the start; `wait_seconds`, a part of `seconds`, passed outside the step: in line, in a fork."""
+        """Counts since the start. `wait_seconds` is the part of `seconds` that was spent waiting and forking."""
         executions = sum(self._verdicts.values())
         metrics: dict[str, float] = {
             "executions": executions,
@@ -125,7 +126,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     def protections(self) -> str:
-        """One paragraph: what stands between a step and this machine, and what does not."""
+        """One paragraph: what protects this machine from a step, and what does not."""
 
     def _checkpoint(self, handle: str) -> Checkpoint:
         try:
@@ -134,7 +135,7 @@ class Sandbox(ABC):
             raise ValueError(f"checkpoint {handle!r} is unknown or was released") from None
 
     def _run_fast(self, parent: Checkpoint | None, code: str, key: str) -> tuple[Execution, Checkpoint] | None:
-        """Evaluate the step here if it provably can be, on the variables that the steps before it left."""
+        """Run the step on the fast path, with the variables of the steps before it; None if it is not eligible."""
         variables = {} if parent is None else parent.variables
         if not self._fast_path or variables is None:
             return None
@@ -161,7 +162,7 @@ class Sandbox(ABC):
             self._counts["hits"] += parent is not None and server.is_hit(parent, warm=warm)
             try:
                 ran = await server.run(parent, code, key=key, warm=warm, plain=tame, group=group)
-                # what was released meanwhile and made again for this step
+                # Drop checkpoints that were released meanwhile and restored for this step.
                 server.forget(
                     [one.key for one in (parent.path() if parent else []) if one.key not in self._checkpoints]
                 )
@@ -172,16 +173,14 @@ class Sandbox(ABC):
                 if server.closed:
                     raise
                 self._counts["lost"] += 1
-                log.warning(
-                    "the sandbox died under a step (try %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error
-                )
+                log.warning("the sandbox died (attempt %d of %d): %s", attempt + 1, self.limits.num_retries + 1, error)
                 if attempt == self.limits.num_retries:
                     raise
                 await asyncio.sleep(RETRY_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
 
     def _choose(self, parent: Checkpoint | None, warm: bool) -> ForkServer:
-        """The server with least to do, one that holds the prefix or most of it preferred."""
+        """The server with the least work: its waiting steps and the prefix steps it would have to run again."""
         return min(
             self._servers, key=lambda each: each.num_waiting + PREFIX_COST * each.num_to_revive(parent, warm=warm)
         )

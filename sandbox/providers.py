@@ -1,4 +1,4 @@
-"""The one place that knows the sandbox providers by name."""
+"""Opens a sandbox by the name of its provider."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from rstar.protocols import UserError
 from sandbox.limits import Limits
 from sandbox.pool import Sandbox
 
-# docker and local pass tests/sandbox/test_contract.py; gvisor is untried.
+# tests/sandbox/test_contract.py covers docker and local. gvisor has not been tested.
 PROVIDERS = ("auto", "docker", "gvisor", "local")
 
 
 def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: int | None = None) -> Sandbox:
-    """Return the provider, to be used as `async with open_sandbox("docker") as sandbox`."""
+    """Return a sandbox of the provider `name`. Use it as `async with open_sandbox("docker") as sandbox`."""
     provider, _ = choose(name)
     if provider == "local":
         from sandbox.local import LocalSandbox
@@ -23,7 +23,7 @@ def open_sandbox(name: str = "auto", *, limits: Limits | None = None, workers: i
 
 
 def choose(name: str) -> tuple[str, str]:
-    """Return the provider that `name` means here, and, where `auto` falls back to the local one, why."""
+    """Return the provider that `name` stands for, and why, if `auto` falls back to the local one."""
     if name not in PROVIDERS:
         raise UserError(f"unknown sandbox {name!r}: choose one of {', '.join(PROVIDERS)}")
     if name != "auto":

@@ -1,4 +1,4 @@
-"""The pure function that tells "the code failed" from "the sandbox died"."""
+"""Turns a server's report into a verdict, and separates "the code failed" from "the sandbox died"."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BY_STATUS = {
 
 
 def execution_of(report: Mapping[str, Any] | None, limits: Limits) -> Execution:
-    """Return the verdict on a step from how it ended, never from words in its output; the checkpoint is not set.
+    """Return the verdict on a step. It depends on how the step ended, never on its output. Sets no checkpoint.
 
-    A report says `ending`: finished (with the interpreter's `status`, `error`, `echo`), timed_out, output_overflow,
-    out_of_memory, forged, folder_overflow, vanished (the step's process ended without a word: the code's doing),
-    unlike_itself (the steps before it ended their interpreter twice), unstarted, parent_gone. The last two, and no
-    report at all, are the sandbox's fault: raises SandboxLost, and running the step again may help.
+    A report has an `ending`: finished (with the interpreter's `status`, `error`, `echo`), timed_out, output_overflow,
+    out_of_memory, forged, folder_overflow, vanished (the step's process ended without a reply), unlike_itself (the
+    steps before it could not run again), unstarted, parent_gone. Those before the last two are the code's fault. The
+    last two, and a missing report, are the sandbox's fault: they raise SandboxLost, and a retry may help.
     """
     if report is None:
         raise SandboxLost("the sandbox server died")

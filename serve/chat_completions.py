@@ -1,4 +1,4 @@
-"""OpenAI's wire format of chat completions: requests read, replies, chunks and errors written. No I/O.
+"""OpenAI's format of chat completions: requests read, replies, chunks and errors written. No I/O.
 
 What is beyond it: a request may say `budget` ("16", "20000t", "30s"), replies carry `rstar` (score, runner-up, votes,
 cost, the rendered steps), and while the search goes on a stream tells of better trajectories as `reasoning_content`.
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from domains.protocol import Domain
 from report.solution import markdown, summary
 from rstar.inference.solving import Budget, Ending, Solution
 from rstar.inference.thinking import ScoredTrajectory
@@ -138,14 +139,18 @@ class Reply:
     """What one request is answered with, whole or in chunks."""
 
     model: str
+    domain: Domain
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, solution: Solution, *, timed_out: bool) -> Json:
-        message = {"role": "assistant", "content": content_of(solution), "refusal": None}
+        message = {"role": "assistant", "content": self.content(solution), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(solution)}
         told = {"rstar": extra(solution, timed_out=timed_out), "usage": usage(solution)}
         return self._head("chat.completion") | {"choices": [choice]} | told
+
+    def content(self, solution: Solution) -> str:
+        return markdown(solution.best.steps, self.domain) if solution.best else ""
 
     def first(self) -> Json:
         return self._chunk({"role": "assistant", "content": ""})
@@ -156,7 +161,7 @@ class Reply:
         return self._chunk({"reasoning_content": words}) | {"rstar": told}
 
     def rest(self, solution: Solution, *, timed_out: bool, include_usage: bool) -> Iterator[Json]:
-        for line in content_of(solution).splitlines(keepends=True):
+        for line in self.content(solution).splitlines(keepends=True):
             yield self._chunk({"content": line})
         yield self._chunk({}, finish_reason(solution)) | {"rstar": extra(solution, timed_out=timed_out)}
         if include_usage:
@@ -168,10 +173,6 @@ class Reply:
 
     def _head(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-
-
-def content_of(solution: Solution) -> str:
-    return markdown(solution.best.steps) if solution.best else ""
 
 
 def finish_reason(solution: Solution) -> str:

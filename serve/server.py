@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from rich.console import Console
 from starlette.applications import Starlette
 
-from cli.console import console
-from cli.solve import announced_pair
 from flows import plans
+from flows.recipe import Recipe
 from rstar.inference.solving import Budget
 from rstar.protocols import UserError
 from serve.service import Limits, Service
-from tasks.lib.engines import opened
+from tasks.lib.engines import Models, opened
 
 GRACE_SECONDS = 10  # for the last answers to leave, and for their searches to end
 SPARE_CONNECTIONS = 64  # besides those of searches: to be refused, or ask for /health and /metrics
@@ -57,10 +57,10 @@ class Server(uvicorn.Server):
 
 
 def serve_run(
-    root: str, overrides: Sequence[str] = (), *, host: str, port: int, limits: Limits, budget: Budget | None
-) -> None:
-    """Serve a run's last models until a signal comes."""
-    recipe, models = announced_pair(root, overrides)
+    root: str, recipe: Recipe, models: Models, *, host: str, port: int, limits: Limits, budget: Budget | None,
+    console: Console,
+) -> None:  # fmt: skip
+    """Serve models of the run at `root` until a signal comes."""
 
     async def serve(listening: socket.socket) -> None:
         settings, top_k = plans.examination(recipe).settings, recipe.evaluation.top_k

@@ -1,4 +1,4 @@
-"""`rstar serve`: deep thinking over HTTP, in the form of OpenAI's chat completions (flows/wire.py).
+"""`rstar serve`: deep thinking over HTTP, in the form of OpenAI's chat completions (serve/chat_completions.py).
 
 A request is one search; at most so many go on at once, and their steps share the engines' batches. A search ends with
 its budget, its time-out, its client, or the service; all but the client's going leave the best so far as the answer.
@@ -10,14 +10,22 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rstar.inference.solving import Budget, Ending, Solution, Solving
@@ -29,6 +37,7 @@ from serve.chat_completions import DONE, KEEP_ALIVE, Asked, Refusal, Reply, even
 from tasks.lib.engines import Engines
 
 log = logging.getLogger(__name__)
+disable_created_metrics()  # a time stamp a series, which nobody asks for
 BODY_SECONDS = 10.0  # for a body to arrive
 KEEP_ALIVE_SECONDS = 10.0
 OUTCOMES = ("answered", "unanswered", "timed_out", "invalid", "refused", "cancelled", "failed")
@@ -55,6 +64,37 @@ class Job:
     gone: bool = False  # the client
 
 
+class Metrics:
+    """What Prometheus is told; a registry of its own, so that two services in one process do not mix."""
+
+    def __init__(self, num_in_flight: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        self._requests = counter("rstar_requests", "Chat completions, by what became of them.", ["outcome"])
+        self._tokens = counter("rstar_generated_tokens", "Tokens of all candidates.")
+        self._searches = counter("rstar_searches", "Searches that ended.")
+        self._seconds = counter("rstar_search_seconds", "Wall-clock time of searches.")
+        in_flight = Gauge("rstar_requests_in_flight", "Searches that run now.", registry=self.registry)
+        in_flight.set_function(num_in_flight)
+        for outcome in OUTCOMES:
+            self._requests.labels(outcome)
+        self.mean_seconds = 1.0  # of a search; a guess before the first has ended
+        self._num_ended = 0
+
+    def count(self, outcome: str) -> None:
+        self._requests.labels(outcome).inc()
+
+    def ended(self, solving: Solving) -> None:
+        self._searches.inc()
+        self._tokens.inc(solving.num_tokens)
+        self._seconds.inc(solving.seconds)
+        self._num_ended += 1
+        first = self._num_ended == 1
+        self.mean_seconds = (
+            solving.seconds if first else (self.mean_seconds + (solving.seconds - self.mean_seconds) / self._num_ended)
+        )
+
+
 class Service:
     """The application of one pair of models; `stop()` lets it answer what it has and take no more."""
 
@@ -72,10 +112,7 @@ class Service:
         self._engines, self._settings, self._top_k = engines, settings, top_k
         self._jobs: set[Job] = set()
         self._closing = False
-        self._outcomes: Counter[str] = Counter()
-        self._num_tokens = 0
-        self._seconds = 0.0
-        self._num_searches = 0
+        self._metrics = Metrics(lambda: len(self._jobs))
         self._started = int(time.time())
 
     def app(self) -> Starlette:
@@ -107,16 +144,7 @@ class Service:
         return JSONResponse(status, status_code=503 if self._closing else 200)
 
     async def metrics(self, request: Request) -> Response:
-        lines = [
-            "# HELP rstar_requests_total Chat completions that were asked for, by what became of them.",
-            "# TYPE rstar_requests_total counter",
-            *(f'rstar_requests_total{{outcome="{name}"}} {self._outcomes[name]}' for name in OUTCOMES),
-            *_metric("requests_in_flight", "gauge", "Searches that go on now.", len(self._jobs)),
-            *_metric("generated_tokens_total", "counter", "Tokens of all candidates.", self._num_tokens),
-            *_metric("searches_total", "counter", "Searches that ended.", self._num_searches),
-            *_metric("search_seconds_total", "counter", "Wall-clock time of searches.", round(self._seconds, 3)),
-        ]
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def chat(self, request: Request) -> Response:
         try:
@@ -125,11 +153,11 @@ class Service:
             asked = read_request(body, model=self.model, max_chars=self.limits.max_problem_chars)
             job = self._start(asked)
         except Refusal as refusal:
-            self._outcomes[refusal.outcome] += 1
+            self._metrics.count(refusal.outcome)
             raise
         watching = asyncio.create_task(_watch(request, job))
         job.task.add_done_callback(lambda _: watching.cancel())
-        reply = Reply(self.model)
+        reply = Reply(self.model, self._engines.domain)
         if asked.stream:
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
             return StreamingResponse(self._events(job, reply), media_type="text/event-stream", headers=headers)
@@ -184,7 +212,7 @@ class Service:
         try:
             solution = await job.solving.run()
             refusal = self._refusal(job, solution)
-            self._outcomes[refusal.outcome if refusal else "answered" if solution.best else "unanswered"] += 1
+            self._metrics.count(refusal.outcome if refusal else "answered" if solution.best else "unanswered")
             return refusal or solution
         except UserError as error:  # the request itself was read before: an engine refuses it, or its key
             log.error("%s: %s", type(error).__name__, error)
@@ -196,11 +224,9 @@ class Service:
             log.exception("a search failed")
         finally:
             self._jobs.discard(job)
-            self._num_searches += 1
-            self._num_tokens += job.solving.num_tokens
-            self._seconds += job.solving.seconds
+            self._metrics.ended(job.solving)
             job.news.put_nowait(None)
-        self._outcomes[result.outcome] += 1
+        self._metrics.count(result.outcome)
         return result
 
     def _refusal(self, job: Job, solution: Solution) -> Refusal | None:
@@ -249,8 +275,7 @@ class Service:
 
     def _retry_after(self) -> int:
         """A search's mean time so far, in whole seconds."""
-        mean = self._seconds / self._num_searches if self._num_searches else 1.0
-        return max(1, math.ceil(min(mean, self.limits.timeout_seconds)))
+        return max(1, math.ceil(min(self._metrics.mean_seconds, self.limits.timeout_seconds)))
 
 
 async def _watch(request: Request, job: Job) -> None:
@@ -276,7 +301,3 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = f"{request.method} {request.url.path}: {error.detail}"
     return JSONResponse(Refusal(error.status_code, words).body, status_code=error.status_code, headers=error.headers)
-
-
-def _metric(name: str, kind: str, words: str, value: float) -> Iterator[str]:
-    yield from (f"# HELP rstar_{name} {words}", f"# TYPE rstar_{name} {kind}", f"rstar_{name} {value}")

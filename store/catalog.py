@@ -1,9 +1,9 @@
 """DuckDB over a run: views on its tables, and `catalog.duckdb`, which any DuckDB client can open.
 
-The views name the files by absolute globs, so new shards of a table are seen at once. A table without a file is an
-empty view with the right columns. Both are put right whenever the catalog is opened here, as they must be after the
-run's folder was moved or a table's first file was written. A run in an object store has no catalog file (a client
-would need DuckDB's httpfs); its views are read through s3fs.
+The views find the files by absolute globs, so they include new shards at once. A table without files is an empty view
+with the right columns. `open_catalog` rewrites `catalog.duckdb` if the run's folder was moved, or if a table has got
+its first file. A run in an object store has no `catalog.duckdb`, because a client would need DuckDB's httpfs extension;
+`open_catalog` reads such a run through s3fs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import polars as pl
 
 from rstar.protocols import UserError
 from store.files import failure, filesystem, is_remote
-from store.layout import Run
+from store.layout import Run, check_format
 from store.schema import TABLES, Table
 
 _DUCKDB_TYPES = {
@@ -33,18 +33,20 @@ _DUCKDB_TYPES = {
 
 
 def open_catalog(root: str | Path) -> duckdb.DuckDBPyConnection:
-    """A connection with a view for every table; `catalog.duckdb` is brought up to date on the way.
+    """A connection with a view for every table. Also brings `catalog.duckdb` up to date.
 
-    The connection is in memory: it holds no lock, and nothing asked through it changes the run.
+    The connection is in memory: it holds no lock, and no statement changes the run. Raises UserError if there is no
+    run, or a run of another format.
     """
     run = Run(root)
     if not run.exists():
         raise UserError(f"no run at {run.root}: no recipe.json and no tables; check the path, or make it with rstar")
+    check_format(run)
     statements = _statements(run)
     if not is_remote(run.root):
         _refresh(Path(run.catalog), statements)
     con = duckdb.connect()
-    con.execute("SET python_enable_replacements = false")  # a table's name must not find a variable of this program
+    con.execute("SET python_enable_replacements = false")  # else a table name may match a Python variable
     if is_remote(run.root):
         con.register_filesystem(filesystem(run.root))
     try:
@@ -62,7 +64,7 @@ def query(root: str | Path, sql: str) -> pl.DataFrame:
 
 
 def fetch(con: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
-    """The answer of one SQL statement; DuckDB's complaints, a corrupt file among them, become one line."""
+    """The answer of one SQL statement. DuckDB's errors become a UserError of one line, also for a corrupt file."""
     try:
         answer: duckdb.DuckDBPyRelation | None = con.sql(sql)
         return pl.DataFrame() if answer is None else pl.DataFrame(answer.to_arrow_table())
@@ -87,7 +89,7 @@ def _view(run: Run, table: Table) -> str:
     columns = ", ".join(_quote(name) for name in table.names)
     if run.files(table.name):
         files = _literal(f"{glob.escape(run.root)}/{table.glob}")
-        # A problem may come in two files; its id is a hash of its text, so both are the same.
+        # Two files may hold the same problem. Its id is a hash of its text, so the rows are equal.
         distinct = "DISTINCT ON (id) " if table.name == "problems" else ""
         body = f"SELECT {distinct}{columns} FROM read_parquet({files}, hive_partitioning = false)"
     else:
@@ -97,7 +99,7 @@ def _view(run: Run, table: Table) -> str:
 
 
 def _refresh(path: Path, statements: list[str]) -> None:
-    """Rewrite the catalog file if its views are not these; a file that cannot be written is left as it is."""
+    """Rewrite the catalog file if its statements differ. A file that cannot be written stays as it is."""
     text = ";\n".join(statements)
     try:
         if _text_of(path) == text:
@@ -110,7 +112,7 @@ def _refresh(path: Path, statements: list[str]) -> None:
             _execute(con, [*statements, f"CREATE TABLE catalog_text AS SELECT {_literal(text)} AS text"])
         temporary.replace(path)
     except (duckdb.Error, OSError):
-        # A catalog is a convenience: a read-only or full disk must not keep anyone from asking.
+        # The file is a convenience for other clients. Queries here must work on a read-only or full disk too.
         pass
     finally:
         temporary.unlink(missing_ok=True)
@@ -121,7 +123,7 @@ class _InUseError(Exception):
 
 
 def _text_of(path: Path) -> str | None:
-    """The statements a catalog file was made of; None where there are none, or no catalog."""
+    """The statements that a catalog file was made from; None if it has none, or is no catalog."""
     if not path.exists():
         return None
     try:
@@ -129,7 +131,7 @@ def _text_of(path: Path) -> str | None:
             row = con.execute("SELECT text FROM catalog_text").fetchone()
             return str(row[0]) if row else None
     except duckdb.Error as error:
-        if isinstance(error, duckdb.ConnectionException) or "lock" in str(error):
+        if isinstance(error, duckdb.ConnectionException) or "Could not set lock" in str(error):
             raise _InUseError from error
         return None
 

@@ -1,7 +1,9 @@
-"""Whole files on a local disk or an object store: written under another name and renamed, or with one PUT.
+"""Whole files on a local disk or in an object store.
 
-A reader sees the old file or the new one, never half of one. What a person must put right (no space, no permission,
-no such file) is a `UserError`; what may pass on its own is a `StoreError`. Two writers of one file: the last one wins.
+A local file is written under a temporary name and renamed; an object is written with one PUT. A reader therefore sees
+the old file or the new one, never part of one. If two writers write the same file, the last one wins.
+
+Errors: `UserError` if a person must act (no space, no permission, no such file), `StoreError` if a retry may help.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def is_remote(url: str) -> bool:
 
 
 def filesystem(url: str) -> Any:
-    """The fsspec filesystem of an object-store URL; listings are not cached, as other workers write there too."""
+    """The fsspec filesystem of an object-store URL. Listings are not cached, because other workers write there too."""
     protocol = url.split("://", 1)[0]
     try:
         return fsspec.filesystem(protocol, use_listings_cache=False)
@@ -46,7 +48,7 @@ def filesystem(url: str) -> Any:
 
 
 def failure(action: str, url: str, error: OSError) -> UserError | StoreError:
-    """The error to raise for an OSError: one line that names the file and what to do."""
+    """The error to raise for an OSError: one line that names the file and says what to do."""
     code = errno.ENOENT if isinstance(error, FileNotFoundError) else error.errno
     if isinstance(error, PermissionError):
         code = code or errno.EACCES
@@ -56,8 +58,8 @@ def failure(action: str, url: str, error: OSError) -> UserError | StoreError:
 
 
 @contextmanager
-def _told(action: str, url: str) -> Iterator[None]:
-    """Tell failures of the block as `failure` does, those of an object store's client too."""
+def _translated(action: str, url: str) -> Iterator[None]:
+    """Translate OSErrors of the block as `failure` does, and also errors of the object store's client."""
     try:
         yield
     except OSError as error:
@@ -65,13 +67,13 @@ def _told(action: str, url: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("botocore."):
             raise
-        told = UserError if type(error).__name__ == "NoCredentialsError" else StoreError
-        raise told(f"cannot {action} {url}: {error}; check AWS_ENDPOINT_URL and the credentials") from error
+        kind = UserError if type(error).__name__ == "NoCredentialsError" else StoreError
+        raise kind(f"cannot {action} {url}: {error}; check AWS_ENDPOINT_URL and the credentials") from error
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Put `data` at `url`, all of it or nothing."""
-    with _told("write", url):
+    """Write `data` to `url`, all of it or nothing."""
+    with _translated("write", url):
         if is_remote(url):
             filesystem(url).pipe_file(url, data)
         else:
@@ -79,13 +81,13 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def read_bytes(url: str) -> bytes:
-    with _told("read", url):
+    with _translated("read", url):
         content: bytes = filesystem(url).cat_file(url) if is_remote(url) else Path(url).read_bytes()
         return content
 
 
 def exists(url: str) -> bool:
-    with _told("look for", url):
+    with _translated("look for", url):
         return bool(filesystem(url).exists(url)) if is_remote(url) else Path(url).exists()
 
 
@@ -94,13 +96,13 @@ def matching(root: str, pattern: str) -> list[str]:
     if not is_remote(root):
         return sorted(str(path) for path in Path(root).glob(pattern))
     fs = filesystem(root)
-    with _told("list", root):
+    with _translated("list", root):
         return sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{root}/{pattern}"))
 
 
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Same folder, so that the rename stays on one disk; hidden and not *.parquet, so that no glob takes it for a shard.
+    # In the same folder, because a rename must stay on one disk. Hidden and not named *.parquet, so no glob matches it.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -114,7 +116,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
+    """Flush the folder, so that the rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

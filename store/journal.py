@@ -1,9 +1,9 @@
-"""A journal in one file: lines of JSON, appended one by one, that outlive a killed process.
+"""A journal in one file: JSON lines, appended one at a time, that survive a killed process.
 
-Not in the paper. The first line says whose journal it is; another one's is begun anew. What a killed process left of
-a line is cut off. A line is handed to the system before `put` returns, and not synchronised to the disk: it outlives
-the process, not always the machine's power. Objects cannot be appended to: the journal of a run in an object store
-lies in the user's cache folder, and serves who goes on with the run on the same machine.
+Not in the paper. The first line identifies the owner; a journal of another owner is emptied and started again. A line
+that a killed process wrote only in part is removed when the journal is opened. `put` hands each line to the operating
+system but does not sync it to the disk, so a power cut may lose the last lines. Objects cannot be appended to, so the
+journal of a run in an object store is in the user's cache folder. It helps only if the run resumes on the same machine.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from store.files import failure, is_remote
 
 KEY_LENGTH = 32
 _START = b'["'
-_LENGTH_BITS = 32  # an entry's place in the file is kept as offset << 32 | length: one number, half the memory
+_LENGTH_BITS = 32  # a position is stored as offset << 32 | length: one integer takes half the memory of a tuple
 
 
 class FileJournal:
-    """An `rstar.journal.Journal` for one writer; a second one of the same file finds it empty and writes nothing.
+    """An `rstar.journal.Journal` with one writer. If a second one opens the file, it reads and writes nothing.
 
     Args:
-        url: where it is to lie, beside the table that it is the journal of.
-        owner: what the values depend on; plain values by name.
-    Raises UserError or StoreError, as `store.files` does, where the file cannot be written.
+        url: the journal's place, beside the table that it belongs to.
+        owner: everything that the values depend on, by name.
+    Raises UserError or StoreError, as `store.files` does, if the file cannot be written.
     """
 
     def __init__(self, url: str, owner: Mapping[str, str | int]) -> None:
         self.path = local_path(url)
-        self.num_replayed = 0
         self._header = (json.dumps(owner, sort_keys=True) + "\n").encode()
-        self._places: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
         self._file = -1
 
     def __enter__(self) -> Self:
@@ -60,33 +59,27 @@ class FileJournal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def get(self, key: str) -> Any:
-        place = self._places.get(key)
-        if place is None or self._file < 0:
+        position = self._positions.get(key)
+        if position is None or self._file < 0:
             return None
-        offset, length = place >> _LENGTH_BITS, place & ((1 << _LENGTH_BITS) - 1)
+        offset, length = position >> _LENGTH_BITS, position & ((1 << _LENGTH_BITS) - 1)
         try:
             found, value = json.loads(os.pread(self._file, length, offset))
         except (OSError, ValueError, TypeError):
-            return None  # the engine is asked again
-        if found != key:
-            return None
-        self.num_replayed += 1
-        return value
+            return None  # the caller asks the engine again
+        return value if found == key else None
 
     def put(self, key: str, value: Any) -> None:
         if self._file < 0:
             return
         line = f'["{key}", {json.dumps(value)}]\n'.encode()
-        place = self._end << _LENGTH_BITS | len(line)
+        position = self._end << _LENGTH_BITS | len(line)
         try:
             self._append(line)
         except OSError as error:
             raise failure("write", str(self.path), error) from error
-        self._places[key] = place
+        self._positions[key] = position
 
     def close(self) -> None:
         if self._file >= 0:
@@ -95,11 +88,11 @@ class FileJournal:
 
     def _append(self, line: bytes) -> None:
         self._end += len(line)
-        while line:  # a disk that fills up takes the first part, and says so at the rest
+        while line:  # a disk that fills up writes a part first and fails at the rest
             line = line[os.write(self._file, line) :]
 
     def _read(self) -> int:
-        """Find the entries; returns where the whole lines of this owner end, 0 where it is another's."""
+        """Index the entries; return the offset where the last whole line ends, or 0 if the owner is another one."""
         with os.fdopen(os.dup(self._file), "rb") as file:
             file.seek(0)
             if file.readline() != self._header:
@@ -109,19 +102,19 @@ class FileJournal:
                 if not (line.startswith(_START) and line.endswith(b"\n")):
                     break
                 key = line[len(_START) : len(_START) + KEY_LENGTH].decode(errors="replace")
-                self._places[key] = end << _LENGTH_BITS | len(line)
+                self._positions[key] = end << _LENGTH_BITS | len(line)
                 end += len(line)
         return end
 
 
 def discard(url: str) -> None:
-    """Remove the journal at `url`, if there is one: what it was for is done."""
+    """Remove the journal at `url`, if there is one."""
     with suppress(OSError):
         local_path(url).unlink()
 
 
 def local_path(url: str) -> Path:
-    """Where the journal of `url` lies on this machine."""
+    """The path of the journal of `url` on this machine."""
     if not is_remote(url):
         return Path(url)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -129,7 +122,7 @@ def local_path(url: str) -> Path:
 
 
 def _locked(file: int) -> bool:
-    """Whether the file is this process's alone; a file system without locks is trusted."""
+    """Lock the file; False if another process holds the lock. A file system without locks counts as locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,16 +1,20 @@
-"""Where the files of a run lie, on a disk or in an object store.
+"""Where the files of a run are, on a disk or in an object store.
 
-One folder a run; every path is a string, a local path or an `s3://` URL. `part` splits a table of a round into files
-that different tasks write, as the phases of a round do.
+Each run has one folder. Every path is a string: a local path or an `s3://` URL.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.files import exists, is_remote, matching
+from rstar.protocols import UserError
+from store.files import exists, is_remote, matching, read_bytes
 from store.schema import TABLES
+
+#: The format of a run's folder: its layout, tables and recipe. `recipe.json` carries it under the key "format".
+RUN_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -21,7 +25,7 @@ class Run:
 
     def __init__(self, root: str | Path) -> None:
         text = str(root)
-        # Absolute, because a worker or a catalog may look from another folder.
+        # Absolute, because a worker or a DuckDB client may have another working directory.
         absolute = text.rstrip("/") if is_remote(text) else str(Path(text).expanduser().absolute())
         object.__setattr__(self, "root", absolute)
 
@@ -46,30 +50,32 @@ class Run:
     def nodes(self, round: int, shard: int) -> str:
         return self.path("trees", f"round={round}", f"shard={shard:04d}.parquet")
 
-    def trajectories(self, round: int, part: str = "") -> str:
-        return self._of_round("trajectories", round, part)
+    def trajectories(self, round: int) -> str:
+        return self._of_round("trajectories", round)
 
     def sft(self, round: int, part: str = "") -> str:
+        """The main SFT file of a round, or with `part` a further file of the same table."""
         return self._of_round("sft", round, part)
 
-    def pairs(self, round: int, part: str = "") -> str:
-        return self._of_round("pairs", round, part)
+    def pairs(self, round: int) -> str:
+        return self._of_round("pairs", round)
 
-    def evaluations(self, round: int, part: str = "") -> str:
-        return self._of_round("evaluations", round, part)
+    def evaluations(self, round: int) -> str:
+        return self._of_round("evaluations", round)
 
-    def rounds(self, round: int, part: str = "") -> str:
-        return self._of_round("rounds", round, part)
+    def rounds(self, round: int, phase: str) -> str:
+        """The file with the one row of a phase; each phase of a round writes its own."""
+        return self._of_round("rounds", round, phase)
 
     def models(self, round: int, kind: str) -> str:
-        """Folder of a checkpoint: kind is policy or ppm."""
+        """The folder of a checkpoint; `kind` is policy or ppm."""
         return self.path("models", f"round={round}", kind)
 
     def report(self, suffix: str = "html") -> str:
         return self.path(f"report.{suffix}")
 
     def exists(self) -> bool:
-        """Whether anything of the run is there."""
+        """Whether the run has a recipe or any table."""
         return exists(self.recipe) or any(self.files(table) for table in TABLES)
 
     def files(self, table: str) -> list[str]:
@@ -80,5 +86,20 @@ class Run:
         """The node files of a round that exist."""
         return matching(self.root, f"trees/round={round}/*.parquet")
 
-    def _of_round(self, table: str, round: int, part: str) -> str:
+    def _of_round(self, table: str, round: int, part: str = "") -> str:
         return self.path(table, f"round={round}{'-' + part if part else ''}.parquet")
+
+
+def check_format(run: Run) -> None:
+    """Raise a UserError if the run's recipe.json is of another format than RUN_FORMAT. No recipe.json is no error."""
+    if not exists(run.recipe):
+        return
+    try:
+        content = json.loads(read_bytes(run.recipe))
+    except ValueError:
+        raise UserError(f"{run.recipe}: not JSON; restore it, or give another run") from None
+    if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
+        raise UserError(
+            f"{run.root}: made by an earlier version of rstar (run format 1; this version reads format {RUN_FORMAT}); "
+            "ask it with rstar 0.1, or start a new run"
+        )

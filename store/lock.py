@@ -1,11 +1,12 @@
-"""One evolution at a time in a run's folder."""
+"""A lock on a run's folder, so that only one evolution works in it at a time."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from rstar.protocols import UserError
 from store.files import is_remote
@@ -13,19 +14,19 @@ from store.files import is_remote
 
 @contextmanager
 def alone_in(root: str) -> Iterator[None]:
-    """Keep others out of the folder while the block runs; a UserError if another has it.
+    """Hold the folder's lock while the block runs; raises UserError at once if another process holds it.
 
-    The kernel lets go of it with the process, however that ends. Object stores have no such locks: nothing is kept
-    there.
+    The kernel releases the lock when the process dies, even if it is killed. A run in an object store is not locked,
+    because object stores have no locks.
     """
     if is_remote(root):
         yield
         return
     folder = Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{root}: another run is at work in this folder; let it end, or name another one") from None
+    try:
+        lock = FileLock(folder / ".lock").acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{root}: another run is at work in this folder; let it end, or name another one") from None
+    with lock:
         yield

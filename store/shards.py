@@ -1,7 +1,6 @@
-"""One Parquet file of one table: written whole or not at all, read back with clear errors.
+"""One Parquet file of one table: written whole or not at all, and the unit that a retry replaces.
 
-Equal rows give equal bytes: rows are sorted by the table's key and no time goes into the file. The paper's data have
-no form of their own; this is the unit that a retry replaces.
+Not in the paper. Equal rows give equal bytes, because rows are sorted by the table's key and the file has no timestamp.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ Row = Mapping[str, Any]
 
 
 def write_rows(url: str, table: str, rows: Iterable[Row]) -> int:
-    """Replace the file at `url` by these rows of `table`; return how many.
+    """Replace the file at `url` by these rows of `table`; return the number of rows.
 
-    Raises TypeError or ValueError, before anything is written, where a row does not fit the schema.
+    Raises TypeError or ValueError if a row does not fit the schema. Then nothing is written.
     """
     content = to_arrow(table, rows)
     write_bytes(url, to_bytes(content))
@@ -51,7 +50,7 @@ def read_rows(url: str, table: str) -> list[dict[str, Any]]:
 def to_arrow(table: str, rows: Iterable[Row]) -> pa.Table:
     """The rows as an Arrow table in the written schema, sorted by the table's key.
 
-    A nullable column may be left out; an unknown, missing or null one is a mistake of the program.
+    A row may omit a nullable column. An unknown column, or a missing or null required one, raises ValueError.
     """
     spec = TABLES[table]
     content = list(rows)
@@ -62,9 +61,9 @@ def to_arrow(table: str, rows: Iterable[Row]) -> pa.Table:
 
 
 def comparable(content: pa.Table, table: str) -> pa.Table:
-    """What equal runs must have in common: no timing and no placement columns, rows by key."""
-    aside = TIMING_COLUMNS | PLACEMENT_COLUMNS
-    kept = [name for name in TABLES[table].names if name not in aside]
+    """The part of a table that equal runs share: all columns but timing and placement, rows sorted by key."""
+    excluded = TIMING_COLUMNS | PLACEMENT_COLUMNS
+    kept = [name for name in TABLES[table].names if name not in excluded]
     return _sorted(content.select(kept), TABLES[table])
 
 
@@ -89,7 +88,7 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, type=kind)
     except UnicodeEncodeError:
-        # Half a surrogate pair, which hostile code can print and JSON can carry, is data too: kept as a question mark.
+        # A step can print a lone surrogate, which JSON can carry but UTF-8 cannot. Store it as a question mark.
         return pa.array([_utf8(value) for value in values], type=kind)
 
 
@@ -100,7 +99,7 @@ def _utf8(value: Any) -> Any:
 
 
 def _sorted(content: pa.Table, table: Table) -> pa.Table:
-    # Arrow does not sort by list columns, so the order is found in Python.
+    # Arrow cannot sort by list columns, so Python computes the order.
     keys = list(zip(*(content[name].to_pylist() for name in table.key), strict=True))
     order = sorted(range(content.num_rows), key=keys.__getitem__)
     return content.take(pa.array(order, type=pa.int64()))

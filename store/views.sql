@@ -1,10 +1,10 @@
--- Views over the tables of a run, one statement each; the queries stand on them.
+-- Views over the tables of a run. The questions read them.
 
--- Levels in order of difficulty, then a source's own words, then what was synthesised.
-CREATE MACRO level_rank(level) AS coalesce(list_position(['gsm', 'math', 'olympiad'], level), if(level = 'all', 0, if(level = 'synthetic', 99, 50)));
+-- Sort order of levels: `all` first, `synthetic` last. Order by level_rank(level), level, so that the rest go by name.
+CREATE MACRO level_rank(level) AS CASE level WHEN 'all' THEN 0 WHEN 'synthetic' THEN 2 ELSE 1 END;
 
--- What became of each problem searched in a round: right and wrong answers found, over all its trees.
--- Synthetic problems are a level of their own, so that easy variants do not raise the coverage of the others.
+-- For each problem searched in a round: the number of right and wrong answers, over all its trees.
+-- Synthetic problems have a level of their own, so that easy variants do not raise the coverage of the other levels.
 CREATE VIEW outcomes AS
 SELECT
     nodes.round,
@@ -17,7 +17,7 @@ SELECT
 FROM nodes LEFT JOIN problems ON problems.id = nodes.problem_id
 GROUP BY nodes.round, nodes.problem_id;
 
--- Coverage: problems with at least one correct trajectory (Table 2). The level `all` leaves synthetic ones out.
+-- Coverage: problems with at least one correct trajectory (Table 2). The level `all` excludes synthetic problems.
 CREATE VIEW coverage AS
 SELECT
     round,
@@ -31,9 +31,3 @@ FROM (
     SELECT round, 'all', num_right FROM outcomes WHERE level <> 'synthetic'
 )
 GROUP BY round, level;
-
--- The annotated steps: nodes with their Q-value in their tree, the root, invalid candidates and unvisited nodes left out.
-CREATE VIEW q_values AS
-SELECT round, problem_id, tree, id, tree || ':' || id AS node, depth, kind, text, answer, correct, visits, q, ppm_score
-FROM nodes
-WHERE depth > 0 AND visits > 0 AND verdict = 'ok';

@@ -12,6 +12,8 @@ from typing import Any
 
 from prefect import task
 
+from domains.registry import find_domain
+from problems.synthesis import majority
 from rstar.equivalence import Equivalence
 from rstar.inference.beam import BeamSettings, beam_search
 from rstar.inference.best_of_n import scored
@@ -24,12 +26,11 @@ from tasks.heldout_pairs import heldout_pairs, score_pairs
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import Engines, Models, Sandbox, opened, opened_scorer
 from tasks.lib.phases import Phase, finished
+from tasks.lib.problems import read_problems
 from tasks.lib.progress import Stage
 from tasks.lib.retries import KEPT, infrastructure_failed
 from tasks.lib.system_1 import sample, sample_many, sample_tokens
-from tasks.problems import read_problems
-from tasks.rollouts import tree_seed
-from tasks.synthesis import majority
+from tasks.lib.trees import tree_seed
 
 Row = dict[str, Any]
 
@@ -122,7 +123,7 @@ async def think_about(problem: Problem, engines: Engines, models: Models, exam: 
     }
     rows = []
     for metric, answer in answers.items():
-        correct = answer is not None and await equal(answer, problem.answer)
+        correct = answer is not None and await equal(answer, problem.answer) is True
         row = _row(problem, metric, models.fingerprint, answer, correct, tree.num_tokens, start=start)
         rows.append(row | {"num_trajectories": exam.settings.num_rollouts, "score": score})
     return rows
@@ -133,8 +134,8 @@ async def vote(problem: Problem, engines: Engines, models: Models, exam: Examina
     start = time.monotonic()
     depth = exam.settings.max_depth
     samples = await sample_tokens(problem, engines, budget, max_depth=depth, seed=exam.seed + 1)
-    answer, _ = await majority(samples, engines.judge)
-    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer)
+    answer, _ = await majority([each.answer for each in samples], engines.judge)
+    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer) is True
     num_tokens = sum(each.num_tokens for each in samples)
     row = _row(problem, "majority", models.policy_print, answer, correct, num_tokens, start=start)
     return row | {"num_trajectories": exam.settings.num_rollouts}
@@ -172,7 +173,7 @@ async def _answered(
 ) -> Row:  # fmt: skip
     """Grade the trajectory with the best score."""
     answer = best.answer if best else None
-    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer)
+    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer) is True
     row = _row(problem, metric, models.fingerprint, answer, correct, num_tokens, start=start)
     return row | {"num_trajectories": num_trajectories, "score": best.score if best else None}
 
@@ -182,9 +183,10 @@ async def examine_ppm(run: Run, models: Models) -> list[Row]:
     levels = {problem.id: problem.level for problem in read_problems(run, "test").problems.values()}
     pairs = shards.read_rows(heldout_pairs(run), "pairs")
     start = time.monotonic()
-    async with opened_scorer(models) as scorer:
+    domain = find_domain(models.domain)
+    async with opened_scorer(models, domain) as scorer:
         assert scorer is not None
-        margins = await score_pairs(pairs, scorer)
+        margins = await score_pairs(pairs, scorer, domain)
     rows = []
     for number, (pair, margin) in enumerate(zip(pairs, margins, strict=True)):
         problem = Problem(pair["problem_id"], "", "", levels[pair["problem_id"]])

@@ -11,10 +11,11 @@ from itertools import groupby
 from typing import Any
 
 from prefect import task
+from rapidfuzz.distance import Levenshtein
 
-from domains.mathematics.steps import parse_response
-from miniature.truth import Truth, wrong_of
-from rstar.pairs import edit_distance, step_pairs
+from domains.protocol import Domain
+from miniature.problems import Truth
+from rstar.pairs import step_pairs
 from rstar.protocols import Problem, StepScorer
 from rstar.search import SearchSettings, search
 from rstar.tree import Node, Tree
@@ -24,10 +25,11 @@ from store.schema import node_ref
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import Models, Sandbox, opened
 from tasks.lib.phases import Phase, finished
+from tasks.lib.problems import read_problems
 from tasks.lib.progress import Stage
 from tasks.lib.retries import KEPT, infrastructure_failed
-from tasks.problems import read_problems
-from tasks.rollouts import tree_seed
+from tasks.lib.trees import tree_seed
+from tasks.lib.truth import wrong_of
 
 PER_NODE = 4  # pairs of one node at most
 TRUE_MARGIN = 2.0  # right is worth 1, wrong -1
@@ -92,12 +94,12 @@ def true_pairs(node: Node, truth: Truth) -> Iterator[tuple[Node, Node, Node]]:
         yield node, right[0], rejected
 
 
-async def score_pairs(rows: list[dict[str, Any]], scorer: StepScorer) -> list[float]:
+async def score_pairs(rows: list[dict[str, Any]], scorer: StepScorer, domain: Domain) -> list[float]:
     """Return how much higher the PPM scores the better step of each pair."""
 
     async def one(pairs: list[dict[str, Any]]) -> list[float]:
         steps = [pairs[0]["chosen"], *(pair["rejected"] for pair in pairs)]
-        prefix = parse_response(pairs[0]["prefix"]) if pairs[0]["prefix"] else []
+        prefix = domain.split(pairs[0]["prefix"]) if pairs[0]["prefix"] else []
         chosen, *rejected = await scorer.score(pairs[0]["question"], prefix, steps)
         return [chosen - score for score in rejected]
 
@@ -116,7 +118,7 @@ def _row(tree: Tree, node: Node, chosen: Node, rejected: Node, margin: float) ->
         "chosen": chosen.rendered,
         "rejected": rejected.rendered,
         "margin": margin,
-        "edit_distance": edit_distance(chosen.rendered, rejected.rendered),
+        "edit_distance": Levenshtein.distance(chosen.rendered, rejected.rendered),
         "chosen_node": node_ref(0, chosen.id),
         "rejected_node": node_ref(0, rejected.id),
     }

@@ -11,16 +11,16 @@ from typing import Any
 
 from prefect import task
 
-from miniature.truth import has_wrong_step
+from domains.registry import find_domain
 from rstar.trajectories import Trajectory, label_is_suspect, random_choice, rejection_choice, sft_choice, trajectories
 from store import shards
 from store.layout import Run
 from tasks.lib.phases import Phase, finished
+from tasks.lib.problems import round_problems
 from tasks.lib.progress import Stage
 from tasks.lib.retries import KEPT, infrastructure_failed
-from tasks.lib.trees import Searched, searched
-from tasks.problems import round_problems
-from tasks.rollouts import tree_seed
+from tasks.lib.trees import Searched, searched, tree_seed
+from tasks.lib.truth import has_wrong_step
 
 COMPARISON = "comparison"  # the part of the SFT table that is not trained on
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ Row = dict[str, Any]
     retry_condition_fn=infrastructure_failed, task_run_name="q-values-{round}",
 )  # fmt: skip
 async def aggregate_q_values(
-    root: str, round: int, *, num_per_problem: int, min_correct_synthetic: float, seed: int, recipe: str
+    root: str, round: int, *, domain: str, num_per_problem: int, min_correct_synthetic: float, seed: int, recipe: str
 ) -> dict[str, int]:
     """Merge trees, write the round's trajectories and its SFT set."""
     run = Run(root)
@@ -44,7 +44,7 @@ async def aggregate_q_values(
         found_rows: list[Row] = []
         chosen_rows: list[Row] = []
         other_rows: list[Row] = []
-        for one in searched(run, round, asked.problems):
+        for one in searched(run, round, asked.problems, find_domain(domain)):
             found = trajectories(one.tree)
             truth = asked.truths.get(one.problem.id)
             wrong = {found_one.found: has_wrong_step(truth, found_one.steps) for found_one in found}

@@ -5,7 +5,6 @@ Section 3.2, and Section 3.4.2 for the further rollouts and trees of problems th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -22,11 +21,11 @@ from store.layout import Run
 from tasks.lib.admission import AdmittedPolicy
 from tasks.lib.concurrency import collect_seldom, map_concurrently
 from tasks.lib.engines import Engines, Metered, Models, Sandbox, opened
-from tasks.lib.phases import Phase, finished, peak_memory_bytes
+from tasks.lib.phases import peak_memory_bytes
+from tasks.lib.problems import shard_problems
 from tasks.lib.progress import Stage
 from tasks.lib.retries import KEPT, infrastructure_failed
-from tasks.lib.trees import node_rows
-from tasks.problems import shard_problems
+from tasks.lib.trees import node_rows, tree_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +127,6 @@ async def search_problem(problem: Problem, engines: Engines, effort: Effort) -> 
     return trees
 
 
-@task(
-    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=600,
-    retry_condition_fn=infrastructure_failed, task_run_name="search-{round}",
-)  # fmt: skip
-def close_search(root: str, round: int, shard_counts: list[dict[str, float]], recipe: str) -> dict[str, int]:
-    """Add up what the shards of a round cost."""
-    run = Run(root)
-    if (done := finished(run, round, "search")) is not None:
-        return done
-    with Phase(run, round, "search", recipe=recipe) as phase:
-        names = {name for counts in shard_counts for name in counts}  # shards may have had different engines
-        totals = {name: sum(counts.get(name, 0) for counts in shard_counts) for name in sorted(names)}
-        phase.seconds = totals["seconds"]
-        phase.num_tokens = int(totals["num_tokens"])
-        phase.counts = {name: int(totals[name]) for name in ("problems", "solved", "trees", "nodes")}
-        phase.counts |= {name: int(totals[name]) for name in totals if name.startswith(COUNTED)}
-    return phase.counts
-
-
-COUNTED = ("sandbox_", "policy_", "ppm_")
-
-
 def engine_counts(engines: Engines) -> dict[str, float]:
     """What policy and PPM did, in whole numbers that shards can add up; nothing of a writer that is no model."""
     counts: dict[str, float] = {}
@@ -184,9 +161,3 @@ def shard_counts(run: Run, round: int, shard: int) -> dict[str, float]:
 
 def is_solved(tree: Tree) -> bool:
     return any(node.correct for node in tree.nodes)
-
-
-def tree_seed(seed: int, problem_id: str, number: int) -> int:
-    """Seed a tree by its problem, so that it does not depend on its shard."""
-    digest = hashlib.blake2b(f"{seed}-{problem_id}-{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -7,22 +7,22 @@ families vary a problem by their own rules; real problems have no such rules her
 from __future__ import annotations
 
 import random
-from collections import Counter
 
 from prefect import task
 
-from miniature.families.generator import FamilyProblem, vary
-from rstar.equivalence import Equivalence
-from rstar.protocols import Judge, Problem
+from miniature.problems import GeneratedProblem, vary
+from problems.synthesis import majority
+from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import Models, Sandbox, opened
 from tasks.lib.phases import Phase, finished
+from tasks.lib.problems import round_problems, synthetic_name
 from tasks.lib.progress import Stage
 from tasks.lib.retries import KEPT, infrastructure_failed
-from tasks.lib.system_1 import Sample, sample_many
-from tasks.problems import family_row, round_problems, synthetic_name
+from tasks.lib.system_1 import sample_many
+from tasks.problems import generated_row
 
 
 @task(
@@ -42,12 +42,12 @@ async def synthesise(
         stage = Stage("synthesis", round, len(made))
         rows = []
 
-        async def one(new: FamilyProblem) -> None:
+        async def one(new: GeneratedProblem) -> None:
             samples = await sample_many(new.problem, engines, num_solutions, max_depth=max_depth, seed=seed)
             phase.num_tokens += sum(each.num_tokens for each in samples)
-            answer, agreeing = await majority(samples, engines.judge)
+            answer, agreeing = await majority([each.answer for each in samples], engines.judge)
             if answer is not None and agreeing >= min_agreeing:
-                rows.append(family_row(new, synthetic=True, answer=answer))
+                rows.append(generated_row(new, synthetic=True, answer=answer))
             await stage.advance(note=f"{len(rows)} kept")
 
         async with opened(models, sandbox) as engines:
@@ -57,7 +57,7 @@ async def synthesise(
     return phase.counts
 
 
-def variations(run: Run, round: int, num_problems: int, seed: int) -> list[FamilyProblem]:
+def variations(run: Run, round: int, num_problems: int, seed: int) -> list[GeneratedProblem]:
     """Vary problems that the round before solved."""
     known = round_problems(run, round).problems
     solved = {
@@ -66,7 +66,7 @@ def variations(run: Run, round: int, num_problems: int, seed: int) -> list[Famil
     rng = random.Random(f"{seed}-{round}")
     order = [known[id] for id in sorted(solved & known.keys())]
     rng.shuffle(order)
-    made: dict[str, FamilyProblem] = {}
+    made: dict[str, GeneratedProblem] = {}
     for source in order:
         if len(made) == num_problems:
             break
@@ -76,15 +76,5 @@ def variations(run: Run, round: int, num_problems: int, seed: int) -> list[Famil
     return list(made.values())
 
 
-def vary_one(source: Problem, seed: int) -> FamilyProblem | None:
+def vary_one(source: Problem, seed: int) -> GeneratedProblem | None:
     return vary(source.question, seed=seed, level=source.level)
-
-
-async def majority(samples: list[Sample], judge: Judge) -> tuple[str | None, int]:
-    """Return the answer that most samples give, the first found of equals, and how many give it."""
-    answers = [each.answer for each in samples if each.answer is not None]
-    if not answers:
-        return None, 0
-    labels = await Equivalence(judge).classes(answers)
-    label, count = Counter(labels).most_common(1)[0]
-    return answers[label], count

@@ -1,9 +1,9 @@
-"""Generated text that the tiny base model is pre-trained on: copying, arithmetic sentences and the look of code.
+"""Text for the first stage of pre-training: copying, arithmetic in words, and the look of code.
 
-The base plays the part of Qwen2.5-Math-7B (paper, Section 4.1): it can write steps in the format, but does not know how
-to solve the problem families. Here every sentence is a heap of words around a name and numbers. Where it holds an
-operation at all, the operation is spelled out (plus, minus, times, over, modulo); nothing says what "loses" or
-"percent" or "in the end" mean, that some sentences are idle, or which quantity a question asks for.
+The base stands in for Qwen2.5-Math-7B (Section 4.1): it can write steps in the format, but cannot solve the problem
+families. A sentence here is random words around a name and numbers. If it has an operation, the operation is spelled
+out (plus, minus, times, over, modulo). Nothing says what "loses", "percent" or "in the end" mean, that some sentences
+are distractors, or which quantity a question asks for.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from string import ascii_uppercase
 
-from domains.mathematics import steps as fmt
 from domains.mathematics.prompts import render_prompt
+from miniature.steps import write_solution
 
 NAMES = """
 Tom Ana Ben Mia Leo Eva Sam Zoe Max Ida Jon Lea Ali Uma Kai Noa Roy Pia Gus Ada
@@ -46,12 +46,12 @@ was watch water way week weeks well west what wheel when where which white who w
 winter with wood word work world year years yellow yet you young your
 """.split()  # noqa: SIM905
 NOUNS = "apples stamps coins shells cards books eggs pens beads nuts rice milk rope sand".split()  # noqa: SIM905
-Line = tuple[str, str, str]  # a sentence, its code, the code that takes it back
+Line = tuple[str, str, str]  # a sentence, its code, the code that undoes it
 OPERATIONS = (("plus", "+", "-"), ("minus", "-", "+"), ("times", "*", "//"), ("over", "//", "*"), ("modulo", "%", "%"))
 
 
 def document(rng: random.Random) -> tuple[str, str]:
-    """Return one (prompt, response): a passage of sentences, and code whose comments copy them one by one."""
+    """Return one (prompt, response): a passage, and code whose comments copy its sentences one by one."""
     people = rng.sample(NAMES, rng.choice((1, 1, 2)))
     lines = [_sentence(rng, people) for _ in range(rng.choice((1, 1, 1, *range(2, 11))))]
     backwards = rng.random() < 0.25
@@ -60,37 +60,35 @@ def document(rng: random.Random) -> tuple[str, str]:
     passage = " ".join([*(sentence for sentence, _, _ in lines), question])
     if backwards:
         lines = [(f"Undo: {sentence}", undo, "") for sentence, _, undo in reversed(lines)]
-    steps = [f"\n# {sentence}\n{checked(code)}\n{fmt.END_OF_STEP}" for sentence, code, _ in lines]
+    steps = [(sentence, checked(code)) for sentence, code, _ in lines]
     shown = rng.choice((people[0].lower(), f"{people[0].lower()} {rng.choice('+-')} {people[-1].lower()}"))
     if len(people) == 2 and rng.random() < 0.3:
         shown = f"({people[0].lower()}, {people[1].lower()})"
-    steps.append(f"\n# {question}\nprint({shown})\n{fmt.END_OF_CODE}")
-    shown = output(rng)
-    answer = f"\n<answer>The answer is \\boxed{{{shown}}}.\n{fmt.END_OF_ANSWER}"
-    return render_prompt(passage), fmt.CODE + fmt.render("".join(steps), shown) + answer
+    steps.append((question, f"print({shown})"))
+    return render_prompt(passage), "".join(write_solution(steps, draw_output(rng)))
 
 
 def lettered(lines: list[Line], question: str) -> tuple[list[Line], str]:
-    """Give the sentences and the question a letter each, as the families do: it is what a copy is found by."""
+    """Put a letter before each sentence and the question, as in the families, so that a copy can find its place."""
     told = [(f"{letter}) {sentence}", *code) for letter, (sentence, *code) in zip(ascii_uppercase, lines, strict=False)]
     return told, f"{ascii_uppercase[len(lines)]}) {question}"
 
 
 def checked(code: str) -> str:
-    """Before a line that divides, assert that nothing is left over: the programmer's habit that the families have."""
+    """Put an assertion that nothing is left over before a line that divides, as the families do."""
     found = re.search(r"(?:= |[-+] )((?:\w+ \* )*\w+) // (\(.*?\)|\w+)", code)
     return f"assert {found[1]} % {found[2]} == 0\n{code}" if found else code
 
 
 def documents(seed: int) -> Iterator[tuple[str, str]]:
-    """Endless documents; equal seeds, equal documents."""
+    """Yield documents without end; equal seeds give equal documents."""
     rng = random.Random(seed)
     while True:
         yield document(rng)
 
 
 def vocabulary_text() -> Iterator[str]:
-    """Text whose words should be single tokens."""
+    """Yield the tokenizer's training text; it repeats each word that should be a single token."""
     yield from (f"{word} {word.capitalize()} {word}" for word in WORDS for _ in range(20))
     yield from (
         f"{name} {name} {name.lower()} {name.lower()}\n{name.lower()} = {name}." for name in NAMES for _ in range(50)
@@ -102,14 +100,13 @@ def vocabulary_text() -> Iterator[str]:
     yield from ("".join(next(stream)) for _ in range(300))
 
 
-def _sentence(rng: random.Random, people: list[str]) -> tuple[str, str, str]:
-    """Return a sentence, its code, and the code that takes it back."""
+def _sentence(rng: random.Random, people: list[str]) -> Line:
     who, b = rng.choice(people), rng.choice(people).lower()
-    a, n, m = who.lower(), _number(rng), _number(rng)
+    a, n, m = who.lower(), draw_number(rng), draw_number(rng)
     noun, (word, sign, inverse) = rng.choice(NOUNS), rng.choice(OPERATIONS)
     kind = rng.random()
-    if kind < 0.2:  # a heap of words around a name and a number: restate it, note the number
-        return f"{_capital(_words(rng, 1, 6, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
+    if kind < 0.2:  # random words around a name and a number, which the code notes
+        return f"{capitalized(_words(rng, 1, 6, [who, str(n)]))}.", f"{a} = {n}", f"{a} = {n}"
     if kind < 0.35:
         return f"{who} {rng.choice(('is', 'equals', 'holds'))} {n} {noun}.", f"{a} = {n}", f"{a} = {n}"
     if kind < 0.65:
@@ -128,11 +125,11 @@ def _sentence(rng: random.Random, people: list[str]) -> tuple[str, str, str]:
     return sentence, both(a=a, b=b, n=n, x="-", y="+"), both(a=a, b=b, n=n, x="+", y="-")
 
 
-def _capital(text: str) -> str:
+def capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _number(rng: random.Random) -> int:
+def draw_number(rng: random.Random) -> int:
     return rng.choice((rng.randint(2, 12), rng.randint(2, 99), rng.randint(2, 999), rng.choice(range(5, 100, 5))))
 
 
@@ -143,7 +140,7 @@ def _words(rng: random.Random, low: int, high: int, among: list[str] | None = No
     return " ".join(words)
 
 
-def output(rng: random.Random) -> str:
-    """What a program might print."""
+def draw_output(rng: random.Random) -> str:
+    """Return what a program might print."""
     n, m = rng.randint(2, 9999), rng.randint(2, 999)
     return rng.choice((f"{n}", f"{m}", f"{m}", f"{n}/{m % 12 + 2}", f"({m}, {n})"))

@@ -1,8 +1,8 @@
-"""The second half of the base's text: longer passages in the shapes of word problems, with every meaning spelled out.
+"""Text for the second stage of pre-training: longer passages in the shapes of word problems, with cues.
 
-As in models/tiny_text.py the words of a sentence mean nothing; a cue in it or at its end says what its line of code
-is (plus, minus, times, over, modulo; rate, percent, share, across, whole, total; aside: leave it out). The families
-have no cues: which words mean which operation is what fine-tuning has to teach.
+As in copying_text, the words of a sentence mean nothing. A cue in the sentence or at its end says what its code is
+(plus, minus, times, over, modulo, rate, percent, share, across, whole, total) or that it has none (aside). The
+families have no cues: which words mean which operation is left for fine-tuning to teach.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from domains.mathematics import steps as fmt
 from domains.mathematics.prompts import render_prompt
 from miniature.base.copying_text import (
     NAMES,
@@ -19,21 +18,22 @@ from miniature.base.copying_text import (
     OPERATIONS,
     WORDS,
     Line,
-    _capital,
-    _number,
+    capitalized,
     checked,
+    draw_number,
+    draw_output,
     lettered,
-    output,
 )
+from miniature.steps import write_solution
 
 CUES = {word for word, _, _ in OPERATIONS} | {"is", "aside", "rate", "percent", "share", "across", "whole", "total"}
-FILLERS = [word for word in WORDS if word not in CUES | {"no"}]  # `no` tells a slip, see models/proofread_text.py
+FILLERS = [word for word in WORDS if word not in CUES | {"no"}]  # proofread_text marks mistakes with `no`
 SHOWN = {"first": "{a}", "both": "{a} + {b}", "gap": "{a} - {b}", "pair": "({a}, {b})"}
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A passage, its steps (comment and code, the question last), and the sentences that do not count."""
+    """A passage, its steps (comment and code, the question last), and the sentences that have no step."""
 
     text: str
     steps: list[tuple[str, str]]
@@ -42,7 +42,7 @@ class Passage:
 
 
 def passage(rng: random.Random, *, longest: int = 11) -> Passage:
-    """Sentences, restated in order or backwards, those with the cue `aside` left out."""
+    """Draw a passage whose steps restate its sentences in order or backwards, without those with the cue `aside`."""
     people = rng.sample(NAMES, rng.choice((1, 2)))
     lines = [_sentence(rng, people) for _ in range(rng.randint(2, longest))]
     if rng.random() < 0.5:
@@ -53,7 +53,7 @@ def passage(rng: random.Random, *, longest: int = 11) -> Passage:
     cue = rng.choice(tuple(SHOWN)) if len(people) == 2 else "first"
     order = rng.sample(people, len(people))
     question = f"{_words(rng, 1, 3)} {' '.join(order)} {_words(rng, 0, 2)} {cue}".replace("  ", " ").strip()
-    question = f"{_capital(question)} {'backwards' if backwards else 'forwards'}?"
+    question = f"{capitalized(question)} {'backwards' if backwards else 'forwards'}?"
     lines, question = lettered(lines, question)
     told = [line for line in lines if line[1]]
     steps = [(sentence, checked(code)) for sentence, code, _ in told]
@@ -67,16 +67,11 @@ def passage(rng: random.Random, *, longest: int = 11) -> Passage:
 def document(rng: random.Random) -> tuple[str, str]:
     """Return one (prompt, response)."""
     told = passage(rng)
-    steps = [f"\n# {comment}\n{code}\n{fmt.END_OF_STEP}" for comment, code in told.steps[:-1]]
-    comment, code = told.steps[-1]
-    steps.append(f"\n# {comment}\n{code}\n{fmt.END_OF_CODE}")
-    shown = output(rng)
-    answer = f"\n<answer>The answer is \\boxed{{{shown}}}.\n{fmt.END_OF_ANSWER}"
-    return render_prompt(told.text), fmt.CODE + fmt.render("".join(steps), shown) + answer
+    return render_prompt(told.text), "".join(write_solution(told.steps, draw_output(rng)))
 
 
 def documents(seed: int) -> Iterator[tuple[str, str]]:
-    """Endless documents; equal seeds, equal documents."""
+    """Yield documents without end; equal seeds give equal documents."""
     rng = random.Random(seed)
     while True:
         yield document(rng)
@@ -85,7 +80,7 @@ def documents(seed: int) -> Iterator[tuple[str, str]]:
 def _sentence(rng: random.Random, people: list[str]) -> Line:
     who = rng.choice(people)
     other = next((name for name in people if name != who), rng.choice([n for n in NAMES if n != who]))
-    a, b, n, m = who.lower(), other.lower(), _number(rng), rng.randint(2, 12)
+    a, b, n, m = who.lower(), other.lower(), draw_number(rng), rng.randint(2, 12)
     word, sign, inverse = rng.choice(OPERATIONS)
     noun, told = rng.choice(NOUNS), _clause(rng, who, n, rng.choice(NOUNS))
     kind = rng.random()
@@ -129,8 +124,8 @@ def _sentence(rng: random.Random, people: list[str]) -> Line:
 
 
 def _cued(rng: random.Random, clause: str, cue: str) -> str:
-    """Put a cue at the end of a sentence, or its first word among the others, where real sentences have theirs."""
-    words = _capital(clause).split()
+    """Put a cue at the end of a sentence, or only the cue's first word among the others, as in real sentences."""
+    words = capitalized(clause).split()
     if rng.random() < 0.3:
         return f"{' '.join(words)}, {cue}."
     words.insert(rng.randint(1, len(words)), cue.split()[0])
@@ -138,14 +133,14 @@ def _cued(rng: random.Random, clause: str, cue: str) -> str:
 
 
 def _note(rng: random.Random, people: list[str]) -> Line:
-    """Tell a sentence whose number is noted, with the cue `is` or with none at all."""
-    who, n = rng.choice(people), rng.choice((_number(rng), rng.randint(20, 999)))
+    """Draw a sentence whose code notes its number; it has the cue `is` or none."""
+    who, n = rng.choice(people), rng.choice((draw_number(rng), rng.randint(20, 999)))
     sentence = f"{_clause(rng, who, n, rng.choice(NOUNS))}{rng.choice((', is', ''))}."
     return sentence, f"{who.lower()} = {n}", f"{who.lower()} = {n}"
 
 
 def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:
-    """Tell of a person, a thing and a number in any order, among words that mean nothing."""
+    """Draw a clause of a person, a thing and a number, in either order, among words that mean nothing."""
     parts = [
         rng.choice((who, who, f"the {noun} of {who}")),
         rng.choice((f"{n} {noun}", str(n), f"{n} {_words(rng, 1, 1)}")),
@@ -153,7 +148,7 @@ def _clause(rng: random.Random, who: str, n: int, noun: str) -> str:
     if rng.random() < 0.25:
         parts.reverse()
     parts = [rng.choice(("", "", _words(rng, 1, 2))), parts[0], _words(rng, 1, 2), parts[1], _words(rng, 0, 3)]
-    return _capital(" ".join(part for part in parts if part))
+    return capitalized(" ".join(part for part in parts if part))
 
 
 def _words(rng: random.Random, low: int, high: int) -> str:

@@ -1,9 +1,9 @@
 """The tiny policy: a Qwen2 configuration of 1.5 million parameters, and its tokenizer.
 
-Four of the six layers are enough to write steps, but not to tell wrong ones as well. head_dim is 32 so that vLLM can
-serve the same checkpoint. The step markers are single tokens. Text is split as Qwen2's tokenizers split it, because
-that is how `AutoTokenizer` and vLLM will read a Qwen2 checkpoint whatever it says: numbers are spelled digit by digit.
-Whole numbers as tokens were tried: those that fine-tuning rarely shows are then copied wrong.
+Four layers are enough to write steps; six also recognise wrong ones. `head_dim` is 32 because vLLM can serve that. The
+step markers are single tokens. Text is split as Qwen2's tokenizers split it, because `AutoTokenizer` and vLLM read any
+Qwen2 checkpoint that way. So numbers are written digit by digit; with whole numbers as tokens, the model copied those
+that are rare in fine-tuning wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTEXT = 1024
 
 
 def train_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """Train the byte-level BPE tokenizer: any text, and the base's common words in one token each."""
+    """Train a byte-level BPE tokenizer, in which each common word of the base's text is one token."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -46,7 +46,7 @@ def train_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A freshly initialised tiny policy for this tokenizer; matrices are drawn 1 / sqrt(width) wide, not 0.02."""
+    """Return a freshly initialised tiny policy; the standard deviation of its matrices is about 1 / sqrt(width)."""
     model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),

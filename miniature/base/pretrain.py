@@ -1,7 +1,7 @@
-"""Pre-trains the tiny base model from scratch on generated text: `make tiny-base`, about 50 minutes on two cores.
+"""Pre-train the tiny base model from scratch on generated text: `make tiny-base`, about 50 minutes on two cores.
 
-The same trainer as SFT, in three stages: short passages until copying works (models/tiny_text.py), longer ones in the
-shapes of word problems (models/cued_text.py), and those with slips in them (models/proofread_text.py).
+It uses the SFT trainer, in three stages: short passages to learn copying (copying_text), longer ones in the shapes of
+word problems (cued_text), and some with mistakes (proofread_text).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import dataclasses
 import shutil
 from itertools import islice
 
-from miniature.base import copying_text as tiny_text
-from miniature.base import cued_text, proofread_text
+from miniature.base import copying_text, cued_text, proofread_text
 from miniature.base.model import tiny_model, train_tokenizer
-from models.training import sft as train_sft
-from models.training.process import TrainingConfig, start
+from models.training import sft
+from models.training.config import TrainingConfig
+from models.training.process import start
 
 STAGES = (  # text, number of documents, learning rate
-    (tiny_text.documents, 32_000, 6e-3),
+    (copying_text.documents, 32_000, 6e-3),
     (cued_text.documents, 60_000, 4e-3),
     (proofread_text.documents, 20_000, 3e-3),
 )
@@ -27,7 +27,7 @@ STAGES = (  # text, number of documents, learning rate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="miniature/base/weights")
-    parser.add_argument("--share", type=float, default=1.0, help="of the documents; less for a trial")
+    parser.add_argument("--share", type=float, default=1.0, help="of the documents; less than 1 for a trial")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = TrainingConfig(
@@ -52,7 +52,7 @@ def main() -> None:
         out = options.out if number == len(STAGES) else f"{options.out}.stage{number}"
         config = dataclasses.replace(config, base=before, out=out, learning_rate=rate)
         text = islice(documents(options.seed + number), round(options.share * count))
-        train_sft.train(config, text, model=model, tokenizer=tokenizer)
+        sft.train(config, text, model=model, tokenizer=tokenizer)
         model = None  # the next stage reads this one's checkpoint
         if before:
             shutil.rmtree(before)

@@ -1,9 +1,9 @@
-"""The last part of the base's text: passages of models/cued_text.py, many with slips in them, and the word `no`.
+"""Text for the third stage of pre-training: passages of cued_text, many with mistakes that the word `no` marks.
 
-A large base model has read corrections, and can tell a slip when it reads one. Here a step may be a wrong one, hidden
-from the loss. `no` and what is right follow the first wrong word, or `no` and the right step the whole step, or, where
-it was let pass, `no` follows the answer. What is wrong is always wrong by the passage's own cues. So the PPM's head has
-something to read at the end of a step (Section 3.3).
+A large base model has read corrections and recognises a mistake, which gives the PPM's head something to read at the
+end of a step (Section 3.3). Here a step may be wrong by the passage's own cues; what is wrong is masked out of the
+loss. Either `no` and the right words follow the first wrong word, or `no` and the right step follow the whole step, or
+the mistake goes unmarked and `no` follows the answer.
 """
 
 from __future__ import annotations
@@ -15,56 +15,59 @@ from collections.abc import Iterator
 from domains.mathematics import steps as fmt
 from domains.mathematics.prompts import render_prompt
 from miniature.base import cued_text
-from miniature.base.copying_text import NAMES, OPERATIONS, checked
+from miniature.base.copying_text import NAMES, OPERATIONS, checked, draw_output
 from miniature.base.cued_text import Passage
+from miniature.steps import write_answer, write_step
 
 NO = " no"
-WHOLE = 0.6  # of the documents are passages as they are, so that writing is not forgotten over reading
-SLIPS, SHARE_INLINE, SHARE_TOLD = 0.4, 0.4, 0.8  # steps that are slips; told in the step; of the others, at its end
-LENGTHS = (3, 5, 11)  # sentences at most; short ones have more slips a token
+SHARE_CORRECT = 0.6  # of the documents: passages without mistakes, so that the model does not forget how to write
+SHARE_WRONG = 0.4  # of the steps, in a passage with mistakes
+SHARE_INLINE = 0.4  # of the mistakes: corrected at the first wrong word
+SHARE_TOLD = 0.8  # of the other mistakes: corrected at the end of the step
+LENGTHS = (3, 5, 11)  # sentences at most; short passages have more mistakes a token
 SIGNS = [sign for _, sign, _ in OPERATIONS]
 Step = tuple[str, str]  # a comment and its code
 Span = tuple[int, int]
 
 
 def document(rng: random.Random) -> tuple[str, str, list[Span]]:
-    """Return (prompt, response, the parts of the response that are not to be learnt)."""
+    """Return (prompt, response, the spans of the response that are masked out of the loss)."""
     passage = cued_text.passage(rng, longest=rng.choice(LENGTHS))
-    share = rng.choice((0.0, SLIPS, SLIPS))
-    response, hidden, wrong = fmt.CODE, [], False
+    share = rng.choice((0.0, SHARE_WRONG, SHARE_WRONG))
+    response, hidden, unmarked = fmt.CODE, [], False
     for i, step in enumerate(passage.steps):
-        if rng.random() < share and (slip := _slip(rng, passage, i)) != step:
+        if rng.random() < share and (wrong := _wrong_step(rng, passage, i)) != step:
             start = len(response)
             if rng.random() < SHARE_INLINE:
-                text, span = _corrected(_render(rng, *step), _render(rng, *slip))
+                text, span = _corrected(_render(rng, *step), _render(rng, *wrong))
                 response += text
                 hidden.append((start + span[0], start + span[1]))
                 continue
-            response += _render(rng, *slip)
+            response += _render(rng, *wrong)
             hidden.append((start, len(response)))
             if rng.random() < SHARE_TOLD:
                 response += NO
             else:
-                wrong = True
-                if slip[1].startswith("print"):
+                unmarked = True
+                if wrong[1].startswith("print"):
                     break
                 if i < len(passage.steps) - 1:
                     continue
         response += _render(rng, *step)
     answer = response.rpartition(fmt.OUTPUT)[2].removesuffix(fmt.END_OF_OUTPUT)
-    response += f"\n<answer>The answer is \\boxed{{{answer}}}.\n{fmt.END_OF_ANSWER}{NO if wrong else ''}"
+    response += write_answer(answer) + (NO if unmarked else "")
     return render_prompt(passage.text), response, hidden
 
 
 def documents(seed: int) -> Iterator[tuple[str, str, list[Span]]]:
-    """Endless documents, with slips and without; equal seeds, equal documents."""
+    """Yield documents without end, with mistakes and without; equal seeds give equal documents."""
     rng = random.Random(seed)
     while True:
-        yield (*cued_text.document(rng), []) if rng.random() < WHOLE else document(rng)
+        yield (*cued_text.document(rng), []) if rng.random() < SHARE_CORRECT else document(rng)
 
 
 def _corrected(right: str, wrong: str) -> tuple[str, Span]:
-    """Say the first wrong word, `no`, and the right one and what follows it; return where the wrong word is."""
+    """Return the right step with the first wrong word and `no` put before what is right, and the wrong word's span."""
     rights, wrongs = re.split(r"(?=[ \n])", right), re.split(r"(?=[ \n])", wrong)
     at = next(i for i, (a, b) in enumerate(zip(rights, wrongs, strict=False)) if a != b)
     before, after = "".join(rights[:at]), "".join(rights[at:])
@@ -73,12 +76,12 @@ def _corrected(right: str, wrong: str) -> tuple[str, Span]:
 
 def _render(rng: random.Random, comment: str, code: str) -> str:
     if code.startswith("print"):
-        return fmt.render(f"\n# {comment}\n{code}\n{fmt.END_OF_CODE}", cued_text.output(rng))
-    return f"\n# {comment}\n{code}\n{fmt.END_OF_STEP}"
+        return fmt.render(write_step(comment, code, last=True), draw_output(rng))
+    return write_step(comment, code)
 
 
-def _slip(rng: random.Random, passage: Passage, at: int) -> Step:
-    """A wrong step in the place of step `at`; now and then none is found, and it is the right one."""
+def _wrong_step(rng: random.Random, passage: Passage, at: int) -> Step:
+    """Draw a wrong step for the place of step `at`. Some draws change nothing and return the right step."""
     comment, code = passage.steps[at]
     numbers = re.findall(r"\d+", passage.text)
     others = [number for number in numbers if number not in code] or ["1"]
@@ -94,7 +97,7 @@ def _slip(rng: random.Random, passage: Passage, at: int) -> Step:
     if kind < 0.6:
         names = [name.lower() for name in (*passage.people, rng.choice(NAMES))]
         return comment, _swap(rng, code, rf"\b({'|'.join(name.lower() for name in NAMES)})\b", names)
-    if kind < 0.68:  # less than the whole line
+    if kind < 0.68:  # a part is missing
         lines = code.splitlines()
         return comment, rng.choice(lines) if len(lines) > 1 else re.sub(r" (\*|//|[-+]) \d+$", "", code)
     if kind < 0.8:
@@ -111,7 +114,7 @@ def _slip(rng: random.Random, passage: Passage, at: int) -> Step:
 
 
 def _swap(rng: random.Random, code: str, pattern: str, among: list[str]) -> str:
-    """Put another of `among` in the place of one thing that the pattern finds."""
+    """Replace one match of the pattern by one of `among`."""
     found = list(re.finditer(pattern, code))
     if not found:
         return code

@@ -1,8 +1,7 @@
-"""Seeded word problems with exact ground truth: stories of quantities that change hands, in three levels.
+"""Seeded word problems with exact ground truth: stories of quantities that change hands.
 
-Stands in for the paper's problem set (Section 4.1 and Appendix A.2), which needs real models. Each problem carries the
-value of every intermediate quantity, so that a step can be called right or wrong without a model. Train and test are
-disjoint by structure: the sequence of operations and the question asked decide the split, whatever the numbers.
+Stands in for the paper's problem set (Section 4.1 and Appendix A.2), which needs real models. Train and test are
+disjoint by structure: the sequence of operations and the question decide the split, whatever the names and numbers.
 """
 
 from __future__ import annotations
@@ -13,73 +12,69 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 
+from miniature.families.levels import HARD, Level, find_level
 from miniature.families.sentences import INVERTIBLE, ITEMS, KINDS, MASSES, NAMES, Event
 from miniature.families.stories import PlanStep, Split, Story, read_story, run_plan_code, run_ways
-from problems.sources.importing import problem_id
-from rstar.protocols import Problem, UserError
+from problems.cleaning.duplicates import problem_id
+from rstar.protocols import Problem
 
-NUM_OPERATIONS = {"gsm": (1, 3), "math": (3, 5), "olympiad": (5, 8)}
-LEVELS = tuple(NUM_OPERATIONS)
-EASY = ("gain", "lose", "times", "share", "rate", "spend")
-HARD = (*EASY, "share", "drop", "rise", "rest", "deal")  # a share of many quantities leaves something over: twice
-SOLO = {"gsm": EASY, "math": HARD, "olympiad": (*HARD, *("deal",) * 19)}  # what happens to a quantity
-DUO = {"gsm": EASY, "math": HARD, "olympiad": (*HARD, *("deal",) * 39)}  # the same where two people have some
-DEALS = (10, 20, 30, 40, 50)  # few amounts, each bought about as often as sold: a number must not tell the way
-GIVES = ("give",) * 8  # in stories of two people drawn eight times as often as each of those
-EVEN = ("solo", "duo", "reversed")
-STYLES = {"gsm": EVEN, "math": EVEN, "olympiad": ("solo", "solo", "duo", "duo", "reversed")}
-DIVISORS = range(2, 13)
-PERCENTS = tuple(p for p in range(5, 100) if 100 // gcd(100, p) <= 20)  # of a multiple of 20 at most
-Number = int | Fraction
+DEALS = (10, 20, 30, 40, 50)  # few, so that each is bought about as often as sold: the number must not tell which
+GIVES = ("give",) * 8  # in stories of two people, drawn as often as eight of the level's own kinds
 DUO_QUESTIONS = ("ask_both", "ask_gap", "ask_pair")
-NUM_DISTRACTORS = {"gsm": (0, 0, 1), "math": (0, 1), "olympiad": (0, 1, 2)}
+DIVISORS = range(2, 13)
+PERCENTS = tuple(p for p in range(5, 100) if 100 // gcd(100, p) <= 20)  # whole for the multiples of a number up to 20
+Number = int | Fraction
 
 
 @dataclass(frozen=True, slots=True)
-class FamilyProblem:
-    """A generated problem, its structure, and the value each true step leaves."""
+class GeneratedProblem:
+    """A problem, its structure, and for each step of its true solution the values that the step leaves."""
 
     problem: Problem
     structure: str
     truth: list[dict[str, str]]
 
 
-def generate(num_problems: Mapping[str, int], *, seed: int, split: Split) -> list[FamilyProblem]:
-    """Return that many problems of each level, no two with the same text; equal seeds, equal problems."""
-    if unknown := set(num_problems) - set(LEVELS):
-        raise UserError(f"problems: unknown level {sorted(unknown)[0]!r}; allowed: {', '.join(LEVELS)}")
-    made: dict[str, FamilyProblem] = {}
-    for level, wanted in num_problems.items():
-        rng = random.Random(f"{seed}-{split}-{level}")
-        for _ in range(wanted):
-            style = rng.choice(STYLES[level])
-            problem = None
-            while problem is None or problem.problem.id in made:
-                problem = _checked(_tell(level, style, rng), level, split, source="families")
-            made[problem.problem.id] = problem
+def generate(by_level: Mapping[str, int], *, seed: int, split: Split) -> list[GeneratedProblem]:
+    """Return that many problems of each level, no two with the same text; equal seeds give equal problems.
+
+    Raises UserError for an unknown level.
+    """
+    made: dict[str, GeneratedProblem] = {}
+    for level in [find_level(name) for name in by_level]:
+        rng = random.Random(f"{seed}-{split}-{level.name}")
+        for _ in range(by_level[level.name]):
+            style = rng.choice(level.styles)
+            new = None
+            while new is None or new.problem.id in made:
+                new = _checked(_tell(level, style, rng), level, split, source="families")
+            made[new.problem.id] = new
     return list(made.values())
 
 
-def vary(question: str, *, seed: int, level: str) -> FamilyProblem | None:
-    """Return a new problem by the rules of a solved one: new people and numbers, and one operation exchanged.
+def vary(question: str, *, seed: int, level: str) -> GeneratedProblem | None:
+    """Return a variation of a solved problem: new people and numbers, and one operation exchanged for another.
 
-    None where the question is not of the families, or no valid variation was found.
+    None where the question was not generated here, or where no valid variation was found. Raises UserError for an
+    unknown level.
     """
     story = read_story(question)
     if story is None:
         return None
     rng = random.Random(f"vary-{seed}-{question}")
+    known = find_level(level)
     for _ in range(50):
-        problem = _checked(_retell(story, level, rng), level, "train", source="synthesis")
-        if problem is not None and problem.problem.question != question:
-            return problem
+        new = _checked(_retell(story, known, rng), known, "train", source="synthesis")
+        if new is not None and new.problem.question != question:
+            return new
     return None
 
 
-def _checked(story: Story | None, level: str, split: Split, *, source: str) -> FamilyProblem | None:
-    """The story as a problem, or None where a quantity is absurd, the answer easy to guess or the split the other.
+def _checked(story: Story | None, level: Level, split: Split, *, source: str) -> GeneratedProblem | None:
+    """Return the story as a problem; None where it is of the other split or makes a bad problem.
 
-    No step of its solution may be needless: search could not tell whether it is right.
+    Bad are absurd quantities, an answer that is easy to guess, and a solution with a needless step: search could not
+    tell whether such a step is right.
     """
     if story is None or story.split != split:
         return None
@@ -92,13 +87,12 @@ def _checked(story: Story | None, level: str, split: Split, *, source: str) -> F
         return None
     if any(_without(i, plan) == answer for i, step in enumerate(plan[:-1]) if step.counts):
         return None
-    question = story.question
-    problem = Problem(problem_id(question), question, answer, level, source)
-    return FamilyProblem(problem, story.structure, [dict(step.values) for step in plan])
+    problem = Problem(problem_id(story.question), story.question, answer, level.name, source)
+    return GeneratedProblem(problem, story.structure, [dict(step.values) for step in plan])
 
 
 def _without(at: int, plan: Sequence[PlanStep]) -> str | None:
-    """What the solution prints without one of its steps; None where it fails."""
+    """Return what the solution prints without one of its steps; None where it fails."""
     values: dict[str, object] = {}
     try:
         for i, step in enumerate(plan):
@@ -120,43 +114,44 @@ def _hard_to_guess(answer: str) -> bool:
     return all(number > 12 or number.denominator > 1 for number in _numbers(answer))
 
 
-def _tell(level: str, style: str, rng: random.Random) -> Story | None:
+def _tell(level: Level, style: str, rng: random.Random) -> Story | None:
     """Draw a story of the level: a start, operations, distractors, a question."""
-    count = rng.randint(*NUM_OPERATIONS[level])
+    count = rng.randint(level.min_operations, level.max_operations)
     if style == "reversed":
-        invertible = [kind for kind in SOLO[level] if kind in INVERTIBLE]
+        invertible = [kind for kind in level.solo if kind in INVERTIBLE]
         kinds = ["some", *rng.choices(invertible, k=count), "end", "ask_start"]
     elif style == "duo":
         pooled = count > 1 and rng.random() < 0.4
-        kinds = ["start", *rng.choices([*DUO[level], *GIVES], k=count - 1 - pooled)]
+        kinds = ["start", *rng.choices([*level.duo, *GIVES], k=count - 1 - pooled)]
         kinds.insert(rng.randint(1, min(2, len(kinds))), rng.choice(("fold", "more", "less")))
         kinds += ["pool", "ask_now"] if pooled else [rng.choice(DUO_QUESTIONS)]
     else:
-        cut = ["cut"] if level != "gsm" and rng.random() < 0.25 else []
-        kinds = ["start", *rng.choices(SOLO[level], k=count - len(cut)), *cut, "ask_now"]
-    if kinds[-2] == "rest":  # what is left over of few is easy to guess
+        cut = ["cut"] if level.share_with_cut and rng.random() < level.share_with_cut else []
+        kinds = ["start", *rng.choices(level.solo, k=count - len(cut)), *cut, "ask_now"]
+    if kinds[-2] == "rest":  # a remainder is a small number, which is easy to guess
         return None
-    for _ in range(rng.choice(NUM_DISTRACTORS[level])):
+    for _ in range(rng.choice(level.num_distractors)):
         kinds.insert(rng.randint(1, len(kinds) - 2), "idle")
     return _fill(kinds, rng)
 
 
-def _retell(story: Story, level: str, rng: random.Random) -> Story | None:
-    """The same kinds with one operation exchanged for another of the level."""
+def _retell(story: Story, level: Level, rng: random.Random) -> Story | None:
+    """Draw a story of the same kinds of sentences, one operation exchanged for another of the level."""
     kinds = [event.kind for event in story.events]
     reverse = kinds[-1] == "ask_start"
     if reverse:
         kinds = ["some", *kinds[-2:0:-1], "end", "ask_start"]
     free = [i for i, kind in enumerate(kinds) if kind in HARD]
     if free:
-        kinds[rng.choice(free)] = rng.choice([k for k in SOLO[level] if k in INVERTIBLE or not reverse])
+        kinds[rng.choice(free)] = rng.choice([kind for kind in level.solo if kind in INVERTIBLE or not reverse])
     return _fill(kinds, rng)
 
 
 def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
-    """Fill kinds with people, a thing and numbers that keep every quantity a sensible whole number.
+    """Fill the kinds of sentences with people, a thing and numbers; None where a quantity would be absurd.
 
-    Kinds that begin with `some`, a quantity that is not told, are what happened, and are told from their end.
+    Kinds that begin with `some`, a quantity that the question does not give, are in the order of events; the story is
+    told backwards, from the end.
     """
     actor, other = rng.sample(NAMES, 2)
     item = rng.choice(MASSES if "cut" in kinds else ITEMS)
@@ -188,7 +183,7 @@ def _fill(kinds: Sequence[str], rng: random.Random) -> Story | None:
 
 
 def _draw(kind: str, value: Number, rng: random.Random) -> tuple[int, int] | None:
-    """Numbers for one event on a quantity of `value`; None where the kind does not fit."""
+    """Draw the two numbers of an event that changes a quantity of `value`; None where the kind does not fit it."""
     whole = int(value)
     if kind == "start":
         return rng.randint(20, 300), 0
@@ -206,7 +201,7 @@ def _draw(kind: str, value: Number, rng: random.Random) -> tuple[int, int] | Non
         return (rng.choice(divisors), 0) if divisors else None
     if kind == "cut":
         return rng.randint(2, 9), 0
-    if kind == "deal":  # in one of the two ways, and not in the other, whole packs come out
+    if kind == "deal":  # exactly one of the two ways must give whole packs
         fits = [(n, m) for n in DEALS for m in range(6, 13) if n < whole - 12]
         exact = [(n, m) for n, m in fits if ((value + n) % m == 0) != ((value - n) % m == 0)]
         return rng.choice(exact) if exact else None

@@ -1,8 +1,8 @@
-"""The sentences of the built-in families: how each is told, and the line of code that carries it out.
+"""The sentences of the built-in families: their wordings, and the code that carries each out.
 
-A kind of sentence is one operation on the quantities of a story. Some have two wordings; `read` inverts
-`Event.text`, so that a story can be read back from its question alone. A question's sentences are lettered, so that
-a very small model keeps its place (digits would not do: it takes 10 for 1).
+A kind of sentence is one operation on the quantities of a story. `read` inverts `Event.text`, so a story can be read
+back from its question alone. Each sentence of a question starts with a letter, so that a very small model keeps its
+place. (With numbers it takes 10 for 1.)
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import lru_cache
 NAMES = ("Tom", "Ana", "Ben", "Mia", "Leo", "Eva", "Sam", "Zoe", "Max", "Ida", "Jon", "Lea")
 ITEMS = ("apples", "stamps", "coins", "shells", "cards", "books", "eggs", "pens", "beads", "nuts")
 MASSES = ("kilograms of rice", "liters of milk", "meters of rope", "kilograms of sand")
-ASIDE = "aside"  # where a solution puts a number that does not count
-BEFORE = "Before that, "  # begins a sentence of a story that is told backwards
+ASIDE = "aside"  # the variable that takes the number of a distractor
+BEFORE = "Before that, "  # begins each earlier event of a story that is told backwards
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One operation: its wordings, the code that does it, and, where it has an inverse, the code that undoes it.
+    """One operation: its wordings, its code, and, where it has an inverse, the code that undoes it.
 
-    Where the sentence does not say which of two ways the quantity goes, `otherwise` is the code of the other way; one
-    of the two passes its own check.
+    `otherwise` is for a sentence that does not say whether the quantity rises or falls: the code of the second way.
+    Exactly one of the two ways passes its own assertion.
     """
 
     name: str
@@ -97,7 +97,7 @@ KINDS = {
         Kind(
             "deal",
             ("{A} buys or sells {n} {item} and now has full packs of {m}.",),
-            "{a} += {n}\nassert {a} % {m} == 0",  # not `{a} = {a} +`: guesses would unsettle what other signs mean
+            "{a} += {n}\nassert {a} % {m} == 0",  # not `{a} = {a} +`, whose sign a model should not learn to guess
             otherwise="{a} -= {n}\nassert {a} % {m} == 0",
         ),
         Kind(
@@ -149,13 +149,13 @@ KINDS = {
         ),
     )
 }
-# percentages have none: `a * 100 // (100 - n)` is more than the tiny model writes without a slip
+# Percentages have no inverse: `a * 100 // (100 - n)` is too long for the tiny model to write without a mistake.
 INVERTIBLE = tuple(name for name, kind in KINDS.items() if kind.undo)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One sentence of a story: a kind, a wording and what fills it."""
+    """One sentence of a story: its kind, its wording, and the people, thing and numbers in it."""
 
     kind: str
     actor: str
@@ -164,7 +164,7 @@ class Event:
     m: int = 0
     other: str = ""
     wording: int = 0
-    before: bool = False  # told after what it came before, so that a solution undoes it
+    before: bool = False  # told backwards: a solution undoes it
 
     @property
     def text(self) -> str:
@@ -173,7 +173,7 @@ class Event:
 
     @property
     def ways(self) -> list[str]:
-        """The code; two where the sentence leaves open which way the quantity goes, and only running them tells."""
+        """The code of each way that the sentence allows: two where it does not say whether the quantity rises."""
         kind = KINDS[self.kind]
         return [self._fill(code) for code in ((kind.undo,) if self.before else (kind.code, kind.otherwise)) if code]
 
@@ -202,12 +202,12 @@ def _patterns() -> tuple[tuple[str, int, re.Pattern[str]], ...]:
 
 
 def read(sentence: str, item: str = "") -> Event | None:
-    """Return the event that a lettered `sentence` tells, or None where it is none of the families' wordings."""
+    """Return the event of a lettered `sentence`, or None where it is not one of the families' wordings."""
     sentence = re.sub(r"^[A-Z]\) ", "", sentence)
     if before := sentence.startswith(BEFORE):
         sentence = re.sub("^the ", "The ", sentence.removeprefix(BEFORE))
     for name, number, pattern in _patterns():
-        if before and name not in INVERTIBLE:  # nothing would undo it
+        if before and name not in INVERTIBLE:
             continue
         if match := pattern.fullmatch(sentence):
             got = match.groupdict()
@@ -230,7 +230,7 @@ def sentences(question: str) -> list[str]:
 
 
 def wrong_operation(code: str) -> str:
-    """The code with its operation taken for another, its check as it is; the same code where it has none."""
+    """Return the code with another operation and the same assertion; unchanged where it has no operation."""
     check, newline, line = code.rpartition("\n") if code.startswith("assert") else ("", "", code)
     signs = (("+=", "-="), ("-=", "+="), (" + ", " - "), (" - ", " + "))
     for old, new in (*signs, (" * ", " + "), (" // ", " - "), (" % ", " // "), ("(", "(2 * ")):

@@ -1,11 +1,10 @@
-"""Attention whose result does not hang on what else is in the batch, to the last bit.
+"""Attention whose results do not depend on what else is in the batch, down to the last bit.
 
-A sum of floats depends on the order in which it is added, and a matrix product chooses that order by its shape: by how
-many rows it has where they are fewer than a few, and by how many keys it adds up where they are many. So keys lie from
-the left at their own positions, are added up in blocks of one size, and where a batch's size decides how many rows a
-product has, they are at least as many as the constants below say. These were found in float32 on CPUs with AVX-512,
-with one thread and two, and there tests/models/test_batches.py holds them to it; elsewhere, and on a GPU, shapes may
-move the last bits.
+A sum of floats depends on the order of its terms, and a matrix product chooses that order by its shape: by the number of
+rows if there are few, and by the number of summed keys if there are many. Therefore keys are left-aligned at their own
+positions and summed in blocks of one size, and any product whose number of rows depends on the batch gets at least the
+number that the constants below say. They were found for float32 on CPUs with AVX-512, for one thread and two;
+tests/models/inprocess/test_batches.py checks them there. On other CPUs and on GPUs, shapes may change the last bits.
 """
 
 from __future__ import annotations
@@ -18,26 +17,27 @@ import torch
 
 from rstar.protocols import UserError
 
-HIDDEN = -1e9  # finite, so that a prompt without any visible token gives no NaN
-BLOCK = 192  # keys whose values are added up in one product: more are cut by their number
-MIN_KEYS = 32  # of a softmax, fewer than 17 are added up in another order; prompts have a multiple of it
+MASKED = -1e9  # added to a score; finite, so that a row in which everything is masked gives no NaN
+BLOCK = 192  # keys whose values are summed in one product; larger products are split by their number of keys
+MIN_KEYS = 32  # of a softmax, which sums fewer than 17 in another order; prompts are padded to a multiple of it
 MIN_ROWS = 12  # of a linear layer on two threads
-ROWS_APART = 4  # a layer with a single output takes so many at once; and two threads share their activations evenly
+ROW_MULTIPLE = 4  # a layer with one output processes four rows at a time, and two threads get equal shares
 MIN_QUERIES = 4  # of a product with keys
 
 
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention and the logarithm of its normaliser; queries (..., queries, width), keys and values (..., keys, width).
+    """Return attention and the logarithm of its normalizer.
 
-    `bias` is added to the scores, of shape (..., queries, keys).
+    Queries have shape (..., queries, width), keys and values (..., keys, width). `bias`, of shape (..., queries, keys),
+    is added to the scores.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
     shares = scores.softmax(-1)
-    weight = scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()  # without another exponential
+    weight = scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()  # a logsumexp without another exp
     block = BLOCK if query.device.type == "cpu" else max(1, key.shape[-2])
     first, *rest = (a @ b for a, b in zip(shares.split(block, -1), value.split(block, -2), strict=True))
     for part in rest:
@@ -46,44 +46,47 @@ def attend(
 
 
 def check_window(checkpoint: object, config: Any, key: str, length: int) -> None:
-    """Refuse a model whose tokens do not see all `length` before them, the recipe's `key`: attention here is full."""
+    """Refuse a model with a sliding window shorter than `length`, the value of the recipe's `key`.
+
+    Attention here is always full.
+    """
     if (window := getattr(config, "sliding_window", None)) and window < length:
         raise UserError(f"{key} = {length}: {checkpoint} attends to {window} tokens; lower it to that")
 
 
 def check_plain(options: dict[str, Any]) -> None:
-    """Refuse what a model asks of its attention beyond a softmax of scaled scores."""
+    """Refuse attention that is more than a softmax of scaled scores."""
     if options.get("softcap") or options.get("s_aux") is not None:
         raise UserError("the engine in process has no soft-capped or sink attention; serve this model with vLLM")
 
 
 def grouped(query: torch.Tensor, num_key_heads: int) -> torch.Tensor:
-    """From (rows, heads, tokens, width) to (rows, key heads, queries of a head one after the other, width)."""
+    """Reshape queries (rows, heads, tokens, width) to (rows, key heads, heads per key head · tokens, width)."""
     return query.reshape(len(query), num_key_heads, -1, query.shape[-1])
 
 
 def causal(num_queries: int, length: int, key: torch.Tensor) -> torch.Tensor | None:
-    """What hides the later ones of the newest `length` tokens, shape (queries, tokens); None for a single token."""
+    """Return the bias, shape (queries, tokens), that masks later tokens among the last `length`; None for one token."""
     if length == 1:
         return None
-    bias = torch.full((length, key.shape[-2]), HIDDEN, dtype=key.dtype, device=key.device)
+    bias = torch.full((length, key.shape[-2]), MASKED, dtype=key.dtype, device=key.device)
     return bias.triu(key.shape[-2] - length + 1).repeat(num_queries // length, 1)
 
 
-def up(number: int, multiple: int) -> int:
-    """The multiple of `multiple` that is not less than `number`."""
+def round_up(number: int, multiple: int) -> int:
+    """Return the smallest multiple of `multiple` that is at least `number`."""
     return -(-number // multiple) * multiple
 
 
-def filled_up(rows: torch.Tensor) -> torch.Tensor:
-    """MIN_ROWS rows at least, and a multiple of ROWS_APART: after the last the first again, for nobody to read."""
-    number = max(MIN_ROWS, up(len(rows), ROWS_APART))
+def padded(rows: torch.Tensor) -> torch.Tensor:
+    """Repeat rows from the first on until there are MIN_ROWS and a multiple of ROW_MULTIPLE; nothing reads the copies."""
+    number = max(MIN_ROWS, round_up(len(rows), ROW_MULTIPLE))
     return rows if number == len(rows) else rows[torch.arange(number, device=rows.device) % len(rows)]
 
 
 @contextmanager
 def attending(model: Any, name: str, context: Any) -> Iterator[None]:
-    """Within the block `model` attends by the interface `name`, which finds `context` in its `config.attended`."""
+    """Have `model` use the attention registered as `name`, which reads `context` from `config.attended`."""
     before = model.config._attn_implementation
     model.config._attn_implementation, model.config.attended = name, context
     try:

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache, StopStringCriteria
 
-from domains.mathematics.prompts import render_few_shot, render_prompt
-from domains.mathematics.steps import STOP_STRINGS
+from domains.protocol import Domain
 from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.inprocess import siblings
@@ -97,6 +96,7 @@ class TransformersPolicy:
         self,
         checkpoint: str | Path,
         *,
+        domain: Domain,
         temperature: float = 1.0,
         max_new_tokens: int = 2048,
         max_context: int = 4096,
@@ -110,13 +110,14 @@ class TransformersPolicy:
         self._model = load_policy(checkpoint, device=self._device).eval()
         self._prefixes = PrefixCache(self._model.base_model)
         self._temperature = temperature
-        self._render_prompt = render_few_shot if few_shot else render_prompt
+        self._domain = domain
+        self._prompt = domain.few_shot_prompt if few_shot else domain.prompt
         self._max_new_tokens = max_new_tokens
         self._max_context = min(max_context, getattr(self._model.config, "max_position_embeddings", max_context))
         check_window(checkpoint, self._model.config, "model.max_context", self._max_context)
-        self._stop_ids = stop_ids(self._tokenizer)
+        self._stop_ids = stop_ids(self._tokenizer, domain.stop_strings)
         self._end_ids = torch.tensor([*self._stop_ids, self._tokenizer.eos_token_id])
-        self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(STOP_STRINGS))
+        self._stop_strings = None if self._stop_ids else StopStringCriteria(self._tokenizer, list(domain.stop_strings))
         self._batcher = ThreadBatcher(self._generate, max_size=max_batch, threads=threads)
         self._num_prompt_tokens = self._num_cached_tokens = self._num_generated_tokens = self._num_requests = 0
 
@@ -130,8 +131,8 @@ class TransformersPolicy:
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
         """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
-        text = self._render_prompt(question) + "".join(prefix)
-        request = _Request(encode_pieces(self._tokenizer, text), num_candidates, seed)
+        text = self._prompt(question) + "".join(prefix)
+        request = _Request(encode_pieces(self._tokenizer, text, self._domain), num_candidates, seed)
         if request.length >= self._max_context:
             return [Proposal("", prompt_tokens=request.length)] * num_candidates
         return await self._batcher.ask(request, size=num_candidates, length=request.length)
@@ -222,5 +223,5 @@ class TransformersPolicy:
         return answers
 
     def _proposal(self, row: list[int], logprob: float, prompt_tokens: int, cached_tokens: int) -> Proposal:
-        text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids)
+        text, num_tokens = decode_step(self._tokenizer, row, self._stop_ids, self._domain.stop_strings)
         return Proposal(text, num_tokens, round(logprob, LOGPROB_DIGITS), prompt_tokens, cached_tokens)

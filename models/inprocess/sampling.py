@@ -1,7 +1,7 @@
-"""Sampling noise that belongs to a request, not to a stream shared by a batch.
+"""Sampling whose random numbers belong to a request, not to a stream that a batch shares.
 
-One uniform number a (request seed, candidate, position) decides a token by the inverse of the distribution, so that a
-candidate does not depend on which other requests happen to be in its batch.
+One uniform number per (request seed, candidate, position) picks a token by the inverse of the cumulative distribution,
+so a candidate does not depend on the other requests in its batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from models.inprocess.siblings import places
 
 
 def noise(seed: int, num_candidates: int, num_positions: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), shape (num_candidates, num_positions), by a counter-based generator."""
+    """Return uniform numbers in [0, 1) from a counter-based generator, shape (num_candidates, num_positions)."""
     streams = [np.random.Philox(key=[seed & (2**64 - 1), candidate]) for candidate in range(num_candidates)]
     return np.stack([np.random.Generator(stream).random(num_positions) for stream in streams])
 
@@ -21,10 +21,10 @@ def noise(seed: int, num_candidates: int, num_positions: int) -> np.ndarray:
 def choose(
     logits: torch.Tensor, row: torch.Tensor, uniforms: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next token of each candidate, and its log-probability under the policy at temperature 1.
+    """Return the next token of each candidate, and its log-probability under the policy at temperature 1.
 
-    `logits` has shape (rows, vocabulary); candidates, each with its `row` and its uniform number, may share rows.
-    Temperature 0 takes the likeliest token.
+    `logits` has shape (rows, vocabulary). `row` and `uniforms` have one entry per candidate; candidates may share a row.
+    Temperature 0 takes the most likely token.
     """
     logprobs = logits.float().log_softmax(-1)
     if temperature == 0:

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from transformers import DynamicCache
 
-from domains.mathematics.prompts import render_prompt
+from domains.protocol import Domain
 from models import ppm
 from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_tokenizer
@@ -49,11 +49,13 @@ class TransformersScorer:
         self,
         checkpoint: str | Path,
         *,
+        domain: Domain,
         max_batch: int = 256,
         max_context: int = 4096,
         device: str = "",
         threads: int = 0,
     ) -> None:
+        self._domain = domain
         self._device = device or default_device()
         self._tokenizer = load_tokenizer(checkpoint)
         self._model = ppm.load_ppm(checkpoint, device=self._device).eval()
@@ -73,8 +75,10 @@ class TransformersScorer:
         """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
         if not candidates:
             return []
-        text = render_prompt(question) + "".join(prefix)
-        request = _Request(*encode_siblings(self._tokenizer, text, candidates, self._max_context))
+        text = self._domain.prompt(question) + "".join(prefix)
+        request = _Request(
+            *encode_siblings(self._tokenizer, text, candidates, self._domain, max_context=self._max_context)
+        )
         return await self._batcher.ask(request, size=len(candidates), length=sum(map(len, request.prefix)))
 
     def metrics(self) -> dict[str, float]:

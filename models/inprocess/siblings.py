@@ -1,8 +1,8 @@
-"""Attention of candidates that share a prompt: the prompt's keys and values are read once a node, not once a candidate.
+"""Attention of candidates that share a prompt: the prompt's keys and values are read once per node.
 
-Siblings' queries meet their node's keys in one matrix product, their own few tokens in another, and the two are joined
-by their softmax normalisers (Hydragen, arXiv 2402.05099). A batch of siblings is otherwise bound by reading copies of
-the prompts' cache.
+The siblings' queries meet the keys of their node's prompt in one matrix product and the keys of their own few tokens in
+another; the two results are joined by their softmax normalizers (Hydragen, arXiv 2402.05099). With a copy of the
+prompt's cache for each sibling, reading the copies would take most of the time.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from models.inprocess.attention import HIDDEN, MIN_QUERIES, attend, causal, check_plain, grouped
+from models.inprocess.attention import MASKED, MIN_QUERIES, attend, causal, check_plain, grouped
 from models.inprocess.prefixes import States
 
 NAME = "siblings"
-WORTH_A_COPY = 0.75  # prompts are left behind once fewer than this share of them are in use
+MIN_SHARE_IN_USE = 0.75  # of the prompts; below it, copying those in use is worth the time
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The prompts' states (layers, nodes, heads, tokens, width), and for each row its node and place among siblings."""
+    """The states of the prompts (layers, nodes, heads, tokens, width), and which rows continue which prompt."""
 
     states: States
-    bias: torch.Tensor  # (nodes, 1, 1, tokens): 0, or HIDDEN past the prompt's end
-    node: torch.Tensor
-    place: torch.Tensor
-    num_places: int  # siblings of a node at most
+    bias: torch.Tensor  # (nodes, 1, 1, tokens): 0, or MASKED after the prompt's end
+    node: torch.Tensor  # (rows): the prompt of each row
+    place: torch.Tensor  # (rows): the number of each row among its prompt's rows
+    num_places: int  # the largest number of rows of a prompt
 
     @classmethod
     def of(cls, states: States, lengths: torch.Tensor, counts: list[int]) -> Prompts:
-        """`counts` says how many rows each prompt has, `lengths` how many of its tokens they see."""
+        """Make `counts[i]` rows that see the first `lengths[i]` tokens of prompt i."""
         node = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(lengths.device)
         past = torch.arange(states.keys.shape[-2], device=lengths.device) >= lengths[:, None]
-        bias = torch.where(past, HIDDEN, 0.0).to(states.keys.dtype)[:, None, None]
+        bias = torch.where(past, MASKED, 0.0).to(states.keys.dtype)[:, None, None]
         return cls(states, bias, node, *places_of(node))
 
     def only(self, rows: torch.Tensor) -> Prompts:
-        """For some of the rows, by a mask or by their numbers, one perhaps twice; prompts without rows go at times."""
+        """Select rows, by a mask or by numbers that may repeat; drop unused prompts if there are many of them."""
         node, states, bias = self.node[rows], self.states, self.bias
         nodes = node.unique()
-        if len(nodes) < WORTH_A_COPY * len(bias):
+        if len(nodes) < MIN_SHARE_IN_USE * len(bias):
             nodes, node = node.unique(return_inverse=True)
             states, bias = States(states.keys[:, nodes], states.values[:, nodes]), bias[nodes]
         return Prompts(states, bias, node, *places_of(node))
 
 
 def places_of(node: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The place of each row among its node's, and the most places that a node has."""
+    """Return the place of each row among its node's rows, and the largest number of rows of a node."""
     place = places(node)
     return place, int(place.max()) + 1
 
 
 def places(group: torch.Tensor) -> torch.Tensor:
-    """The place of each member among those of its group, where `group` names each one's by a number from 0."""
+    """Number the members of each group from 0; `group` has the group's number, from 0, for each member."""
     counts = group.bincount()
     order = group.argsort(stable=True)
     place = torch.empty_like(group)
@@ -66,9 +66,10 @@ def places(group: torch.Tensor) -> torch.Tensor:
 def attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, *, scaling: float, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' attention interface: query (rows, heads, tokens, width), key and value of the rows' own tokens.
+    """Attend to the rows' prompts and own tokens; an attention function of transformers.
 
-    Within `attending(model, NAME, prompts)` a model continues `prompts`; its cache holds what the rows say themselves.
+    `query` has shape (rows, heads, tokens, width). `key` and `value` are those of the rows' own tokens, from the model's
+    cache; the prompts come from `attending(model, NAME, prompts)`.
     """
     check_plain(options)
     prompts: Prompts = module.config.attended
@@ -76,14 +77,14 @@ def attention(
     query = grouped(query, key.shape[1])
     own, own_weight = attend(query, key, value, scaling, causal(query.shape[2], length, key))
     num_places = max(prompts.num_places, -(-MIN_QUERIES // query.shape[2]))
-    asked = query.new_zeros(len(prompts.bias), num_places, *query.shape[1:])
-    asked[prompts.node, prompts.place] = query
-    at = prompts.states.keys[module.layer_idx], prompts.states.values[module.layer_idx]
-    found, weight = attend(asked.transpose(1, 2).flatten(2, 3), *at, scaling, prompts.bias)
+    by_node = query.new_zeros(len(prompts.bias), num_places, *query.shape[1:])
+    by_node[prompts.node, prompts.place] = query
+    states = prompts.states.keys[module.layer_idx], prompts.states.values[module.layer_idx]
+    found, weight = attend(by_node.transpose(1, 2).flatten(2, 3), *states, scaling, prompts.bias)
     found, weight = (
         one.unflatten(2, (num_places, -1)).transpose(1, 2)[prompts.node, prompts.place] for one in (found, weight)
     )
-    share = 1 / (1 + torch.exp(own_weight - weight))  # torch.sigmoid has another last bit at a tensor's end
+    share = 1 / (1 + torch.exp(own_weight - weight))  # torch.sigmoid rounds differently at the end of a tensor
     joined = found * share + own * (1 - share)
     return joined.view(rows, heads, length, width).transpose(1, 2), None
 

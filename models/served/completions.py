@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from domains.mathematics.prompts import render_few_shot, render_prompt
-from domains.mathematics.steps import ANSWER, END_OF_ANSWER, END_OF_CODE, END_OF_STEP, STOP_STRINGS
+from domains.protocol import Domain
 from models.checkpoints import load_tokenizer
 from models.served.endpoints import open_replicas
 from models.tokens import cut_step, decode_step, encode, stop_ids
@@ -50,6 +49,7 @@ class CompletionsPolicy:
         checkpoint: str | Path,
         urls: Sequence[str],
         *,
+        domain: Domain,
         temperature: float = 1.0,
         max_new_tokens: int = 2048,
         max_context: int = 4096,
@@ -59,9 +59,10 @@ class CompletionsPolicy:
         """`options` are those of `models.served.replicas.Replicas`."""
         self._temperature = temperature
         self._max_new_tokens, self._max_context = max_new_tokens, max_context
-        self._render_prompt = render_few_shot if few_shot else render_prompt
+        self._domain = domain
+        self._prompt = domain.few_shot_prompt if few_shot else domain.prompt
         self._tokenizer = load_tokenizer(checkpoint)
-        self._stop_ids = stop_ids(self._tokenizer)
+        self._stop_ids = stop_ids(self._tokenizer, domain.stop_strings)
         self._opening = open_replicas(str(checkpoint), urls, PolicyError, **options)
         self._num_requests = self._num_prompt_tokens = self._num_generated_tokens = 0
         self._num_cached_tokens: int | None = None  # not told
@@ -79,7 +80,7 @@ class CompletionsPolicy:
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
         """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
-        ids = encode(self._tokenizer, self._render_prompt(question) + "".join(prefix))
+        ids = encode(self._tokenizer, self._prompt(question) + "".join(prefix), self._domain)
         if len(ids) >= self._max_context:
             return [Proposal("", prompt_tokens=len(ids))] * num_candidates
         wanted = num_candidates if self._temperature else 1  # greedy: the siblings are one text
@@ -126,7 +127,7 @@ class CompletionsPolicy:
         if self._endpoint.is_vllm and self._stop_ids:
             ends = (*self._stop_ids, self._tokenizer.eos_token_id)
             return {"stop_token_ids": [token for token in ends if token is not None]}
-        return {"stop": list(STOP_STRINGS)}
+        return {"stop": list(self._domain.stop_strings)}
 
     async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
         """The endpoint's choices, in order."""
@@ -150,28 +151,27 @@ class CompletionsPolicy:
         listed = choice.get("logprobs") or {}
         logprob = float(sum(filter(None, listed.get("token_logprobs") or ())))
         if (ids := choice.get("token_ids")) is not None:
-            text, num_tokens = decode_step(self._tokenizer, ids, self._stop_ids)
+            text, num_tokens = decode_step(self._tokenizer, ids, self._stop_ids, self._domain.stop_strings)
         else:
-            text, num_tokens = with_marker(choice), len(listed.get("tokens") or ()) or choice["num_tokens"]
+            text = with_marker(choice, self._domain)
+            num_tokens = len(listed.get("tokens") or ()) or choice["num_tokens"]
         # A lone surrogate can be in JSON and not in UTF-8, nor in a table.
         return Proposal(
             text.encode("utf-8", "replace").decode(), num_tokens, logprob, prompt_tokens, choice["cached_tokens"]
         )
 
 
-def with_marker(choice: dict[str, Any]) -> str:
+def with_marker(choice: dict[str, Any], domain: Domain) -> str:
     """The text of a choice with the marker at which its server stopped.
 
     The marker is the one the server names (vLLM, SGLang), else the one that belongs to the step's form: an answer ends
     with <end_of_answer>, code whose last line prints with <end_of_code>, other code with <end_of_step>. A choice that
     was cut at its length gets none.
     """
-    text = cut_step(str(choice.get("text") or ""))
-    if choice.get("finish_reason") != "stop" or text.endswith(STOP_STRINGS) or not text.strip():
+    text = cut_step(str(choice.get("text") or ""), domain.stop_strings)
+    if choice.get("finish_reason") != "stop" or text.endswith(domain.stop_strings) or not text.strip():
         return text
     named = choice.get("stop_reason") or choice.get("matched_stop")
     if named is not None:
-        return text + named if named in STOP_STRINGS else text
-    if text.lstrip().startswith(ANSWER):
-        return text + END_OF_ANSWER
-    return text + (END_OF_CODE if text.strip().splitlines()[-1].startswith("print(") else END_OF_STEP)
+        return text + named if named in domain.stop_strings else text
+    return domain.with_stop(text)

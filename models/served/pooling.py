@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from domains.mathematics.prompts import render_prompt
+from domains.protocol import Domain
 from models import ppm
 from models.batching import Batcher
 from models.checkpoints import load_tokenizer
@@ -35,10 +35,13 @@ class PoolingScorer:
     `checkpoint` is the PPM's folder: tokenizer and head come from it, and the server must serve it (else a UserError).
     """
 
-    def __init__(self, checkpoint: str | Path, urls: Sequence[str], *, max_context: int = 4096, **options: Any) -> None:
+    def __init__(
+        self, checkpoint: str | Path, urls: Sequence[str], *, domain: Domain, max_context: int = 4096, **options: Any
+    ) -> None:
         """`options` are those of `models.served.replicas.Replicas`."""
         ppm.load_config(checkpoint)
         self._tokenizer = load_tokenizer(checkpoint)
+        self._domain = domain
         self._max_context = max_context
         self._opening = open_replicas(str(checkpoint), urls, ScorerError, **options)
         self._lines: dict[str, Batcher[tuple[str, _Rows], list[float]]] = {}  # by the replica's url
@@ -59,8 +62,8 @@ class PoolingScorer:
         """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
         if not candidates:
             return []
-        text = render_prompt(question) + "".join(prefix)
-        pieces, rows = encode_siblings(self._tokenizer, text, candidates, self._max_context)
+        text = self._domain.prompt(question) + "".join(prefix)
+        pieces, rows = encode_siblings(self._tokenizer, text, candidates, self._domain, max_context=self._max_context)
         ids = [token for piece in pieces for token in piece]
         url = self._replicas.home(question)
         if url not in self._lines:

@@ -46,6 +46,7 @@ class Serving:
     checkpoint: str  # folder or Hugging Face name
     runner: Literal["generate", "pooling"]
     log_dir: str
+    stop_strings: tuple[str, ...]  # the markers that end a policy's steps
     replicas: int = 1  # data parallel: servers of their own, so that a tree can keep to one
     tensor_parallel: int = 1  # GPUs of each
     max_context: int = 4096  # tokens
@@ -70,7 +71,7 @@ class Serving:
         from models.checkpoints import load_tokenizer  # torch, which most who import this do without
         from models.tokens import stop_ids
 
-        plain = bool(stop_ids(load_tokenizer(self.checkpoint)))
+        plain = bool(stop_ids(load_tokenizer(self.checkpoint), self.stop_strings))
         return ["--enable-prompt-tokens-details", *(["--skip-tokenizer-init"] if plain else [])]
 
     def environment(self, replica: int) -> dict[str, str]:

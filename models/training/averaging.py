@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.training.process import new_checkpoint
+from models.checkpoints import new_checkpoint
 
 
 def average(checkpoints: Sequence[Path], out: Path) -> None:

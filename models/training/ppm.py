@@ -19,14 +19,16 @@ import torch
 from torch.nn.functional import mse_loss
 from transformers import Trainer, TrainingArguments
 
-from domains.mathematics.prompts import render_prompt
+from domains.protocol import Domain
+from domains.registry import find_domain
 from models import ppm
-from models.checkpoints import load_tokenizer
+from models.checkpoints import load_tokenizer, save_checkpoint
 from models.inprocess.attention import check_window
 from models.tokens import encode
-from models.training import process as training
+from models.training import process
+from models.training.config import TrainingConfig
+from models.training.optimizer import optimizer
 from models.training.prefix_tree import PrefixTree
-from models.training.process import TrainingConfig
 from rstar.protocols import UserError
 
 LOSSES = ("ppm", "pqm", "orm")
@@ -44,7 +46,9 @@ class Group:
     targets: list[float]  # Q-values (pqm) or outcomes (orm)
 
 
-def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels: bool, seed: int) -> list[Group]:
+def read_groups(
+    rows: Sequence[Mapping[str, Any]], *, domain: Domain, loss: str, shuffle_labels: bool, seed: int
+) -> list[Group]:
     """Gather the rows of the pairs table by group; each text is scored once, however many pairs it is in."""
     rng = random.Random(seed)
     groups: dict[object, Group] = {}
@@ -56,7 +60,7 @@ def read_groups(rows: Sequence[Mapping[str, Any]], *, loss: str, shuffle_labels:
         group, place = groups.setdefault(key, Group(row["question"], [], [], [])), places.setdefault(key, {})
         pair = []
         for side in ("chosen", "rejected"):
-            text = render_prompt(row["question"]) + row["prefix"] + row[side]
+            text = domain.prompt(row["question"]) + row["prefix"] + row[side]
             if text not in place:
                 place[text] = len(group.texts)
                 group.texts.append(text)
@@ -82,12 +86,12 @@ class Example:
     targets: list[float]
 
 
-def lay_out(groups: Sequence[Group], tokenizer: Any, *, max_length: int) -> list[Example]:
+def lay_out(groups: Sequence[Group], tokenizer: Any, *, domain: Domain, max_length: int) -> list[Example]:
     """Lay out a problem's groups together, as many as fit; a group with a text over `max_length` is left out."""
     examples: dict[str, Example] = {}
     made = []
     for group in groups:
-        texts = [encode(tokenizer, text) for text in group.texts]
+        texts = [encode(tokenizer, text, domain) for text in group.texts]
         if max(map(len, texts)) > max_length:
             continue
         example = examples.get(group.question)
@@ -139,10 +143,11 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     """Train the policy `config.base` into a PPM on rows of the pairs table, and write the checkpoint `config.out`."""
     if config.loss not in LOSSES:
         raise UserError(f"ppm.loss: got {config.loss!r}; allowed: {', '.join(LOSSES)}")
-    training.start(config)
+    process.start(config)
+    domain = find_domain(config.domain)
     tokenizer = load_tokenizer(config.base)
-    groups = read_groups(rows, loss=config.loss, shuffle_labels=config.shuffle_labels, seed=config.seed)
-    examples = lay_out(groups, tokenizer, max_length=config.max_length)
+    groups = read_groups(rows, domain=domain, loss=config.loss, shuffle_labels=config.shuffle_labels, seed=config.seed)
+    examples = lay_out(groups, tokenizer, domain=domain, max_length=config.max_length)
     if not examples:
         raise UserError(
             f"{config.data}: no preference pairs to train the PPM on (every problem all right or all wrong?)"
@@ -150,7 +155,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     num_groups = sum(len(example.groups) for example in examples)
     num_pairs = sum(len(group) for example in examples for group in example.groups)
     num_tokens = sum(len(example.trie) for example in examples)
-    num_epochs = training.epochs(config, num_tokens)
+    num_epochs = config.num_epochs(num_tokens)
     model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
     check_window(config.base, model.config, "ppm.max_length", config.max_length)
     trainer = PPMTrainer(
@@ -176,8 +181,8 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         ),
         train_dataset=examples,
         data_collator=collate,
-        callbacks=[training.Progress()],
-        optimizers=(training.optimizer(model, config), None),
+        callbacks=[process.Progress()],
+        optimizers=(optimizer(model, config), None),
     )
     began = time.monotonic()
     result = trainer.train()
@@ -188,11 +193,11 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         "seconds": round(time.monotonic() - began, 2),
         "loss": result.training_loss,
     }
-    training.save_checkpoint(model, tokenizer, config, figures)
+    save_checkpoint(model, tokenizer, config, figures)
 
 
 def main() -> None:
-    training.run(__doc__, train)
+    process.run(__doc__, train)
 
 
 if __name__ == "__main__":

@@ -9,32 +9,34 @@ write what the sandbox prints. The policy is always trained from the base again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
+from trl import SFTConfig, SFTTrainer
 
-from domains.mathematics.prompts import render_prompt
-from domains.mathematics.steps import output_spans
-from models.checkpoints import load_policy, load_tokenizer
+from domains.protocol import Domain
+from domains.registry import find_domain
+from models.checkpoints import load_policy, load_tokenizer, save_checkpoint
 from models.tokens import encode_spans
-from models.training import process as training
-from models.training.process import TrainingConfig
+from models.training import process
+from models.training.config import TrainingConfig
+from models.training.optimizer import optimizer
 from rstar.protocols import UserError
 
 IGNORE = -100
-
-
-Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]  # prompt, response, what of it not to learn
+Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]  # prompt, response, its spans not to learn
 
 
 def tokenize(
-    tokenizer: Any, prompt: str, response: str, hidden: Sequence[tuple[int, int]] = ()
+    tokenizer: Any, prompt: str, response: str, hidden: Sequence[tuple[int, int]] = (), *, domain: Domain
 ) -> dict[str, list[int]]:
     """Ids of prompt + response + end of text, and labels that leave out the prompt, all outputs and `hidden`."""
-    tokens = encode_spans(tokenizer, prompt + response)
-    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in (*output_spans(response), *hidden))]
+    tokens = encode_spans(tokenizer, prompt + response, domain)
+    outputs = domain.output_spans(response)
+    masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in (*outputs, *hidden))]
     labels = [
         IGNORE if any(low <= start and end <= high for low, high in masked) else token for token, (start, end) in tokens
     ]
@@ -44,32 +46,32 @@ def tokenize(
     }
 
 
+class LabelledTrainer(SFTTrainer):
+    """TRL's trainer without what it computes for its logs, and with logits for labelled tokens only: twice as fast."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **_: Any
+    ) -> torch.Tensor:
+        """Return the mean cross-entropy of the labelled tokens."""
+        labels = inputs.pop("labels")[:, 1:]
+        hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
+        kept = labels != IGNORE
+        total = cross_entropy(model.lm_head(hidden[kept]).float(), labels[kept], reduction="sum")
+        return total / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
 def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = None, tokenizer: Any = None) -> None:
     """Fine-tune `config.base` (or `model`) on prompts and responses and write the checkpoint `config.out`."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    class LabelledSFTTrainer(SFTTrainer):
-        """The same loss as TRL's, with logits of labelled tokens only and no entropy beside: twice as fast here."""
-
-        def compute_loss(
-            self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **_: Any
-        ) -> torch.Tensor:
-            labels = inputs.pop("labels")[:, 1:]
-            hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
-            kept = labels != IGNORE
-            total = cross_entropy(model.lm_head(hidden[kept]).float(), labels[kept], reduction="sum")
-            return total / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
-
-    training.start(config)
+    process.start(config)
+    domain = find_domain(config.domain)
     tokenizer = tokenizer or load_tokenizer(config.base)
     model = model or load_policy(config.base, device=config.device, training=True)
-    rows = [tokenize(tokenizer, *example) for example in examples]
+    rows = [tokenize(tokenizer, *example, domain=domain) for example in examples]
     kept = [row for row in rows if len(row["input_ids"]) <= config.max_length]
     if not kept:
         raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")
     num_tokens = sum(len(row["input_ids"]) for row in kept)
-    num_epochs = training.epochs(config, num_tokens)
+    num_epochs = config.num_epochs(num_tokens)
     arguments = SFTConfig(
         output_dir=config.out + ".trainer",
         num_train_epochs=num_epochs,
@@ -92,13 +94,13 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
     )
-    trainer = LabelledSFTTrainer(
+    trainer = LabelledTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
-        callbacks=[training.Progress()],
-        optimizers=(training.optimizer(model, config), None),
+        callbacks=[process.Progress()],
+        optimizers=(optimizer(model, config), None),
     )
     began = time.monotonic()
     result = trainer.train()
@@ -111,13 +113,16 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
         "seconds": round(seconds, 2),
         "loss": result.training_loss,
     }
-    training.save_checkpoint(trainer.model, tokenizer, config, figures)
+    save_checkpoint(trainer.model, tokenizer, config, figures)
+
+
+def read_examples(rows: Sequence[Mapping[str, Any]], domain: Domain) -> list[Example]:
+    """Return prompt and response of each row of the SFT table."""
+    return [(domain.prompt(row["question"]), row["response"]) for row in rows]
 
 
 def main() -> None:
-    training.run(
-        __doc__, lambda config, rows: train(config, [(render_prompt(r["question"]), r["response"]) for r in rows])
-    )
+    process.run(__doc__, lambda config, rows: train(config, read_examples(rows, find_domain(config.domain))))
 
 
 if __name__ == "__main__":

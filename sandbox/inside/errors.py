@@ -1,4 +1,4 @@
-"""How a failed step is told in one line: type, message, line. Standard library only: the servers load it too."""
+"""The one-line description of a failed step: type, message, line. Imports only the standard library."""
 
 from __future__ import annotations
 

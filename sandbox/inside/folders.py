@@ -1,5 +1,5 @@
 # ruff: noqa: PTH101, PTH104, PTH106, PTH108, PTH118
-"""Folders that a step had in its hands: measured and removed whatever their depth and modes. Standard library only."""
+"""Measures and removes folders that a step has written, whatever their depth and modes. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import suppress
 
 
 def fresh_name() -> str:
-    """A name that no step can guess."""
+    """A random name that no step can guess."""
     return os.urandom(16).hex()
 
 
 def remove(folder: str, spare: str) -> None:
-    """Remove a tree; `spare` is a folder beside it, of the same file system, where its branches are moved to first.
+    """Remove a folder tree. Its subfolders are first moved to `spare`, a folder on the same file system.
 
-    Not `shutil.rmtree`, which goes down as deep as the tree does and stops at a folder that may not be read.
+    `shutil.rmtree` is no use here: it recurses as deep as the tree, and fails at a folder without read permission.
     """
     waiting = [folder]
     while waiting:
@@ -33,7 +33,7 @@ def remove(folder: str, spare: str) -> None:
                     if not entry.is_dir(follow_symlinks=False):
                         os.unlink(entry.path)
                         continue
-                    os.chmod(entry.path, 0o700)  # a folder that moves is written to
+                    os.chmod(entry.path, 0o700)  # moving a folder needs write permission on it
                     branch = os.path.join(spare, fresh_name())
                     os.rename(entry.path, branch)
                     waiting.append(branch)
@@ -43,7 +43,7 @@ def remove(folder: str, spare: str) -> None:
 
 
 def exceeds(folder: str, *, max_bytes: int, max_entries: int) -> bool:
-    """Whether a tree holds more than that, or a folder that cannot be looked into."""
+    """Whether a tree exceeds one of the limits. A folder that cannot be read counts as exceeding them."""
     num_bytes, num_entries, waiting = 0, 0, [folder]
     while waiting:
         try:

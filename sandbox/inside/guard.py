@@ -1,7 +1,7 @@
-"""What a step must not do: an audit hook that names it. A guard rail for honest code, not a wall; runs in the server.
+"""An audit hook that raises Forbidden when a step does something forbidden. It gives clear verdicts, not protection.
 
-Python code can be talked out of Python's own checks (ctypes, native extensions), so this makes clear verdicts where
-`sandbox.inside.isolation` and resource limits do the protecting.
+Code can bypass Python's own checks (ctypes, native extensions). The protection comes from `sandbox.inside.isolation`
+and the resource limits.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ PATH_EVENTS = frozenset(
         *("os.truncate", "os.utime", "shutil.rmtree"),
     }
 )
-TIMERS = ("alarm", "setitimer")  # they would go off in whatever the process does then
+TIMERS = ("alarm", "setitimer")  # their signal would arrive later, in code that is not the step's
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Forbidden(BaseException):
-    """Not an Exception, so that `except Exception` in the step does not swallow it."""
+    """Raised at a forbidden action. Not an Exception, so that `except Exception` in the step does not catch it."""
 
 
 class Guard:
-    """Armed while a step's code runs; remembers what was tried even if the code caught the error."""
+    """Armed while a step's code runs. Keeps the first violation, even if the step catches the error."""
 
     def __init__(self, work: str, *, wanted: bool = True) -> None:
         self._wanted = wanted
         self.armed = False
         self.violation = ""
-        self._inside = (f"{os.path.realpath(work)}/",)  # where a step may write
+        self._inside = (f"{os.path.realpath(work)}/",)  # the folders that a step may write in
         sys.addaudithook(self._hook)
         if wanted:
             for name in TIMERS:
                 setattr(signal, name, self._refuse(f"signal.{name}"))
 
     def _refuse(self, name: str) -> Callable[..., None]:
-        """A function that stands for one which the kernel refuses, and of which Python tells no hook."""
+        """A replacement for a function that has no audit event. The system call filter refuses it too."""
 
         def refused(*_: object) -> None:
             self.violation = self.violation or name
@@ -64,7 +64,7 @@ class Guard:
         return refused
 
     def keep_in(self, folders: Sequence[str]) -> None:
-        """Name the folders that a step may write in, by their real paths."""
+        """Set the folders that a step may write in; they must be real paths."""
         self._inside = tuple(f"{folder}/" for folder in folders)
 
     def arm(self) -> None:
@@ -90,6 +90,6 @@ class Guard:
 
     def _is_inside(self, path: object) -> bool:
         if not isinstance(path, str | bytes):
-            return True  # an open descriptor was judged when it was opened
+            return True  # an open descriptor was checked when it was opened
         real = os.path.realpath(os.fsdecode(path))
         return real == os.devnull or f"{real}/".startswith(self._inside)

@@ -1,10 +1,12 @@
-"""A kept interpreter: it waits, and forks itself for every step that continues it. Runs in the server.
+"""A kept interpreter: a process that waits for steps and forks itself for each step that continues it.
 
-A checkpoint is such a process. For a step it receives the code, a socket and a pipe; its child runs the code, reports
-on the socket, and if all went well waits on that same socket as the new checkpoint. The parent never runs anything, so
-siblings see nothing of each other; a step that leaves a file open or memory shared is not kept, but run again for each
-step that continues it. Only the standard library is used, of which what is called most is taken at the start:
-a step that patches the rest ends its own trajectory.
+A checkpoint is such a process. For each step it receives the code, a socket and a pipe. Its child runs the code and
+reports on the socket. If the step ended well, the child waits on that socket as the new checkpoint. A checkpoint runs
+no further code itself, so siblings see nothing of each other. A step that leaves a file open or memory shared is not
+kept; it runs again in the process of each step that continues it.
+
+Imports only the standard library. A step can patch any module in its process, so the functions that are needed after a
+step are bound to private names at import. A step that patches the rest breaks only its own trajectory.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from sandbox.inside.isolation import die_with_parent
 
 HEADER = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 2**28
-MAX_VARIABLES_BYTES = 2**20  # as JSON; of no use to the other side beyond
+MAX_VARIABLES_BYTES = 2**20  # as JSON; the fast path takes no more
 MAX_ERROR_CHARS = 2000
 THREAD_LOOKS, THREAD_SECONDS = 50, 0.001
 _getstate, _setstate = random.getstate, random.setstate
@@ -48,6 +50,7 @@ _compile, _exec, _eval, _parse, _repr = builtins.compile, builtins.exec, builtin
 
 
 def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = ()) -> None:
+    """Send one message as JSON, and file descriptors with it."""
     data = _dumps(message).encode()
     header = HEADER.pack(_len(data))
     if descriptors:
@@ -58,13 +61,13 @@ def send(channel: socket.socket, message: dict, descriptors: tuple[int, ...] = (
 
 
 def receive(channel: socket.socket, num_descriptors: int = 0) -> tuple[dict | None, list[int]]:
-    """Return the next message and the descriptors sent with it; (None, []) once the other end is closed."""
+    """Return the next message and its descriptors. The message is None if the other end closed the channel."""
     header, descriptors, _, _ = _recv_fds(channel, HEADER.size, num_descriptors)
     if _len(header) < HEADER.size:
         return None, list(descriptors)
     data = bytearray()
     (size,) = HEADER.unpack(header)
-    if size > MAX_MESSAGE_BYTES:  # a step wrote to the channel
+    if size > MAX_MESSAGE_BYTES:  # only a step that wrote to the channel can cause this
         return None, list(descriptors)
     while _len(data) < size:
         chunk = channel.recv(min(size - _len(data), 1 << 20))
@@ -75,7 +78,7 @@ def receive(channel: socket.socket, num_descriptors: int = 0) -> tuple[dict | No
 
 
 class Interpreter:
-    """The state that steps change: the namespace of `__main__`, and the process around it."""
+    """The state that steps change: the namespace of `__main__` and the process itself."""
 
     def __init__(self, guard: Guard, *, max_echo_chars: int) -> None:
         self._guard = guard
@@ -87,17 +90,17 @@ class Interpreter:
         self._stdout = sys.stdout = sys.__stdout__ = open(  # noqa: SIM115
             1, "w", buffering=1, encoding="utf-8", closefd=False
         )
-        self._home, self._inside = _getcwd(), ""  # the trajectory's folder, and where in it the steps stand
-        self._homes: list[str] = []  # all its names so far: what steps made may name an older one, which is gone
-        self._children = signal.SIG_DFL  # what the steps want done at a child's end
+        self._home, self._inside = _getcwd(), ""  # the trajectory's folder, and the working directory relative to it
+        self._homes: list[str] = []  # all names of that folder so far; objects of earlier steps may hold an old name
+        self._children = signal.SIG_DFL  # the steps' own handler of SIGCHLD
         self._channel: socket.socket
         self._inherited: set[int] = set()
         self._null = _fstat(0).st_rdev
 
     def serve(self, channel: socket.socket) -> None:
-        """Wait for steps for ever; returns never. Each fork comes out of the same loop, so the stack does not grow."""
+        """Wait for steps; never returns. Each fork continues in the same loop, so the stack does not grow."""
         self._channel = channel
-        self._children = _signal(signal.SIGCHLD, signal.SIG_IGN) or signal.SIG_DFL  # forks are reaped by the kernel
+        self._children = _signal(signal.SIGCHLD, signal.SIG_IGN) or signal.SIG_DFL  # the kernel reaps the forks
         self._inherited = self._descriptors()
         while True:
             request, descriptors = receive(self._channel, 2)
@@ -110,7 +113,7 @@ class Interpreter:
             if request["plain"] and reply["status"] == "ok":
                 reply["variables"] = self._variables()
             if reply["kept"]:
-                die_with_parent(False)  # before the reply: after it this process may be stopped
+                die_with_parent(False)  # before the reply, because the server may stop this process after it
             with suppress(OSError):
                 send(self._channel, reply)
             if not reply["kept"]:
@@ -119,7 +122,7 @@ class Interpreter:
             self._children = _signal(signal.SIGCHLD, signal.SIG_IGN) or signal.SIG_DFL
 
     def _fork(self, request: dict, descriptors: list[int]) -> bool:
-        """Return True in the child, which is ready to run."""
+        """Fork; return True in the child and False in the parent."""
         channel = _Socket(fileno=descriptors[0])
         random_state = _getstate()
         try:
@@ -133,20 +136,21 @@ class Interpreter:
             return False
         self._channel.close()
         self._channel = channel
-        _setstate(random_state)  # a fork seeds it anew; a step continues its prefix
+        _setstate(random_state)  # `random` reseeds itself at a fork, but a step must continue its prefix
         _setpgid(0, 0)
-        die_with_parent(True)  # for a server that dies while the step runs
+        die_with_parent(True)  # in case the server dies while the step runs
         _, hard = _getrlimit(resource.RLIMIT_CPU)
         seconds = int(request["seconds"]) + 2
         _setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else min(seconds, hard), hard))
         _signal(signal.SIGCHLD, self._children)
-        send(channel, {"born": True})  # the kernel tells the server who sends it
+        send(channel, {"born": True})  # the kernel tells the server the sender's process id
         return True
 
     def _move(self, folder: str, *, forked: bool) -> dict:
-        """Stand in a folder of another name: a fork in a copy of its parent's; the reply that says so where it fails.
+        """Change to a new folder; return {} or, if that fails, the reply that says so.
 
-        The server gives a kept interpreter's folder a name that no step has known, so the copy is made of where it is.
+        The first code of a fork gets a copy of its parent's folder, a later one the same folder under a new name.
+        The server renames a kept interpreter's folder, so the copy starts from the current working directory.
         """
         try:
             if forked:
@@ -174,13 +178,13 @@ class Interpreter:
         try:
             variables = _encode(self._main.__dict__)
             return variables if _len(_dumps(variables)) <= MAX_VARIABLES_BYTES else None
-        except Exception:  # no memory left
+        except Exception:  # out of memory
             return None
 
     def _run(self, codes: list[str], folders: list[str], output: int) -> dict:
-        """Run the codes one after the other, each in a folder of its own; all but the last restore a state.
+        """Run the codes in order, each in its own folder. All but the last restore a state.
 
-        Those may not fail, and what they print is dropped.
+        Stops at the first code that fails. Only the output of the last code is kept.
         """
         reply: dict = {}
         for i, (code, folder) in enumerate(zip(codes, folders, strict=True)):
@@ -198,9 +202,9 @@ class Interpreter:
         return reply | {"kept": reply["status"] == "ok" and self._is_private()}
 
     def _is_private(self) -> bool:
-        """Whether forks of this process would share nothing that they can change: no open files, no shared memory.
+        """Whether forks of this process would share no state: no open files and no shared memory.
 
-        Nor may it stand outside its folder, of which they get a copy.
+        The working directory must also be inside the trajectory's folder, because a fork gets a copy of that folder.
         """
         try:
             if self._descriptors() != self._inherited or {_fstat(0).st_rdev, _fstat(2).st_rdev} != {self._null}:
@@ -218,7 +222,7 @@ class Interpreter:
         return b"w-s " not in data and b"wxs " not in data
 
     def _descriptors(self) -> set[int]:
-        """What is open beside the standard streams and the channel."""
+        """The open file descriptors, without the standard streams and the channel."""
         own = {0, 1, 2, self._channel.fileno()}
         return {number for number in map(int, _listdir("/proc/self/fd")) if number not in own and _is_open(number)}
 
@@ -231,14 +235,14 @@ class Interpreter:
         except BaseException as exception:
             self._guard.disarm()
             echo, status = "", _status(exception)
-            with suppress(BaseException):  # standard output that the step closed
+            with suppress(BaseException):  # the step may have closed standard output
                 self._flush()
             try:
                 error = _describe(exception, code, filename)
-            except BaseException:  # a hostile __str__, or no memory left to say so
+            except BaseException:  # a hostile __str__, or out of memory
                 error = _type(exception).__name__
         self._guard.disarm()
-        if status == "ok" and _has_threads():  # a fork would not have them
+        if status == "ok" and _has_threads():  # a fork does not copy threads
             status, error = "forbidden", "Forbidden: the step left a thread running"
         if self._guard.violation:
             status, error = "forbidden", error or f"Forbidden: {self._guard.violation}"
@@ -249,7 +253,7 @@ class Interpreter:
         }  # fmt: skip
 
     def _execute(self, code: str, filename: str) -> str:
-        """Run all of the code; return the repr of the last statement if that is an expression, as at the prompt."""
+        """Run the code. If its last statement is an expression, return the repr of its value, as the prompt does."""
         tree = _parse(code, filename)
         last = tree.body.pop() if tree.body and type(tree.body[-1]) is ast.Expr else None
         body = _compile(tree, filename, "exec", dont_inherit=True)
@@ -263,13 +267,13 @@ class Interpreter:
         for stream in {id(s): s for s in (sys.stdout, self._stdout)}.values():
             if stream is self._stdout and not stream.closed:
                 stream.flush()
-            elif stream is not None:  # the step's own
+            elif stream is not None:  # a stream of the step's own
                 with suppress(Exception):
                     stream.flush()
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a folder so that a listing gives the same order: a tmpfs lists what was made last first."""
+    """Copy a folder so that a listing gives the same order. A tmpfs lists the newest entry first."""
     _mkdir(target)
     for name in _listdir(source)[::-1]:
         old, new = f"{source}/{name}", f"{target}/{name}"
@@ -278,28 +282,28 @@ def _copy(source: str, target: str) -> None:
         elif _isdir(old):
             _copy(old, new)
         else:
-            _copy_file(old, new)  # with its times and mode
+            _copy_file(old, new)  # keeps times and mode
     _copy_mode(source, target)
 
 
 def _is_open(descriptor: int) -> bool:
     try:
         _fstat(descriptor)
-    except OSError:  # that of the listing itself
+    except OSError:  # the descriptor of the listing itself
         return False
     return True
 
 
 def _silence() -> None:
-    """Let go of the step's pipe, so that its reader sees the end."""
+    """Close the step's pipe, so that its reader sees the end."""
     null = _open(os.devnull, os.O_WRONLY)
-    if null != 1:  # which the step closed
+    if null != 1:  # it is 1 if the step closed its standard output
         _dup2(null, 1)
         _close(null)
 
 
 def _has_threads() -> bool:
-    """Whether threads are left; one that was joined is gone from the kernel a moment later."""
+    """Whether threads are left. The kernel removes a joined thread a moment later, so look repeatedly."""
     for _ in range(THREAD_LOOKS):
         if _len(_listdir("/proc/self/task")) == 1:
             return False

@@ -1,8 +1,8 @@
-"""What the kernel is asked for when a fork server starts. Linux, standard library only; runs in the server.
+"""What the server asks of the kernel: namespaces, a system call filter and resource limits. Linux only.
 
-Namespaces need no privilege on most kernels; where one is refused the server runs without it and says so. Call
-`enter_namespaces` first of all, before any thread exists. What a step may ask of the kernel is narrowed further by
-`deny_system_calls`, after which nothing can be signalled, traced, limited, connected to or executed, and no timer set.
+Most kernels grant namespaces without privilege. If the kernel refuses them, the server runs without and reports it.
+Call `enter_namespaces` before any thread exists. `deny_system_calls` then restricts the processes that run steps: they
+can no longer signal, trace or limit other processes, connect, execute programs or set timers.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000
 CAPABILITY_VERSION_3 = 0x20080522
 MADV_COLLAPSE, HUGE_PAGE = 25, 2**21
 
-# What a container gives before the server starts.
+# What a container provides before the server starts.
 IN_CONTAINER = {"processes": True, "network": True, "files": True, "own_proc": True}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter_namespaces(work: Path, *, wanted: bool = True) -> dict[str, bool]:
-    """Give the server processes, network, files and users of its own; return what took.
+    """Move the server into its own process, network, mount, IPC and user namespaces; return what the kernel granted.
 
-    Keys: `processes` (killing the server kills every process it ever made), `network` (there is none), `files` (all
-    but the work folder is read-only). Returns in a child of the calling process, which only waits for it.
+    Keys: `processes` (killing the server kills all its descendants), `network` (there is no network), `files` (all but
+    the work folder is read-only), `own_proc` (/proc shows only the server's own processes). The function returns in a
+    child process; the calling process waits for that child and exits with it.
     """
     flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS
     isolated = wanted and _succeeds_in_child(lambda: _unshare(flags))
@@ -59,8 +60,8 @@ def enter_namespaces(work: Path, *, wanted: bool = True) -> dict[str, bool]:
     return {"processes": isolated, "network": isolated, "files": files, "own_proc": own_proc}
 
 
-# By machine: the architecture as the kernel's filter names it, and the numbers of what no step needs, and
-# of what it needs with some arguments only.
+# By machine: the architecture's number in a filter, the system calls that no step needs, and those that a step needs
+# with some arguments only.
 DENIED = {
     "x86_64": (
         0xC000003E,
@@ -101,7 +102,7 @@ DENIED = {
 }  # fmt: skip
 X32_BIT, CLONE3 = 0x40000000, 435
 CLONE_NEW_ANYTHING = 0x7E020000
-# By call: the number of the argument, and the values that make the kernel signal a process of the caller's choice.
+# By call: the argument's position, and the values by which the caller could have the kernel signal other processes.
 REFUSED_VALUES = {
     "fcntl": (1, (8, 10, 15, 1024, 1026)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
     "ioctl": (1, (0x8901, 0x8902, 0x5412)),  # FIOSETOWN, SIOCSPGRP, TIOCSTI
@@ -111,9 +112,9 @@ SECCOMP_MODE_FILTER, SECCOMP_ALLOW, SECCOMP_ERRNO, SECCOMP_KILL = 2, 0x7FFF0000,
 
 
 def deny_system_calls() -> bool:
-    """Have the kernel refuse DENIED to the calling process and its forks, for ever; False on another machine.
+    """Install a filter that refuses DENIED to the calling process and its forks, for good.
 
-    Needs `no_new_privs`.
+    Returns False if the kernel refuses the filter or the machine is not in DENIED. Needs `no_new_privs`.
     """
     keep_private()
     if platform.machine() not in DENIED:
@@ -123,18 +124,18 @@ def deny_system_calls() -> bool:
     program = [
         (BPF_LOAD, 0, 0, 4), (BPF_JUMP_EQUAL, 1, 0, architecture), (BPF_RETURN, 0, 0, SECCOMP_KILL),
         (BPF_LOAD, 0, 0, 0), (BPF_JUMP_AT_LEAST, 0, 1, X32_BIT), (BPF_RETURN, 0, 0, refuse),
-        (BPF_JUMP_EQUAL, 0, 1, CLONE3), (BPF_RETURN, 0, 0, unknown),  # so that the C library falls back to clone
+        (BPF_JUMP_EQUAL, 0, 1, CLONE3), (BPF_RETURN, 0, 0, unknown),  # the C library then falls back to clone
     ]  # fmt: skip
     for number in denied.values():
         program += [(BPF_JUMP_EQUAL, 0, 1, number), (BPF_RETURN, 0, 0, refuse)]
     allow = (BPF_RETURN, 0, 0, SECCOMP_ALLOW)
     for name, number in narrowed.items():
         argument, values = REFUSED_VALUES.get(name, (0, ()))
-        # The kernel reads these arguments as 32 bits: the lower half of what the filter sees.
+        # The kernel reads these arguments as 32 bits, so compare the lower half of the 64 that the filter sees.
         checks = [(BPF_LOAD, 0, 0, 16 + 8 * argument)]
-        if name == "prlimit64":  # the limits of the caller only
+        if name == "prlimit64":  # only the caller's own limits
             checks += [(BPF_JUMP_EQUAL, 1, 0, 0), (BPF_RETURN, 0, 0, refuse)]
-        if name == "socketpair":  # other families would have the kernel look for a module
+        if name == "socketpair":  # another family could make the kernel load a module
             checks += [(BPF_JUMP_EQUAL, 1, 0, socket.AF_UNIX), (BPF_RETURN, 0, 0, refuse)]
         if name == "clone":
             checks += [(BPF_JUMP_ANY_BIT, 0, 1, CLONE_NEW_ANYTHING), (BPF_RETURN, 0, 0, refuse)]
@@ -148,7 +149,7 @@ def deny_system_calls() -> bool:
 
 
 def use_huge_pages() -> None:
-    """Gather this process's memory in huge pages where the kernel can: a fork copies, and its end frees, less."""
+    """Collapse this process's memory into huge pages if the kernel can. Forks then copy and free fewer page tables."""
     for line in Path("/proc/self/maps").read_bytes().split(b"\n"):
         addresses, mode, _, _, inode, *_ = *line.split(), *[b""] * 5
         if (mode, inode) != (b"rw-p", b"0"):
@@ -159,12 +160,12 @@ def use_huge_pages() -> None:
 
 
 def keep_private() -> None:
-    """Let no other process of the same user read this one's memory or descriptors, nor those of its forks."""
+    """Keep other processes of the same user from reading the memory and descriptors of this process and its forks."""
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def limit_resources(*, memory_bytes: int, file_bytes: int, num_open_files: int) -> None:
-    """Set the calling process's limits, inherited by its forks; memory counts on top of what it has mapped now."""
+    """Set limits for this process and its forks. The memory limit is on top of what the process has mapped now."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for limit, value in [
         (resource.RLIMIT_AS, mapped + memory_bytes),
@@ -178,7 +179,7 @@ def limit_resources(*, memory_bytes: int, file_bytes: int, num_open_files: int) 
 
 
 def die_with_parent(wanted: bool) -> None:
-    """Whether the calling process is killed when the one that forked it ends."""
+    """Set whether the kernel kills this process when its parent ends."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0, 0, 0, 0)
 
 
@@ -191,7 +192,7 @@ def _unshare(flags: int) -> None:
 
 
 def _continue_as_init() -> None:
-    """Fork into the new process namespace; the calling process waits and dies with its child, and the reverse."""
+    """Fork into the new process namespace. The parent waits for the child; each ends when the other one ends."""
     child = os.fork()
     if child:
         for descriptor in (0, 1):
@@ -206,7 +207,7 @@ def _make_read_only_except(work: Path) -> None:
     _mount(str(work), str(work), None, MS_BIND)
     _set_mount_attributes("/", AT_RECURSIVE, set_=MOUNT_ATTR_RDONLY)
     _set_mount_attributes(str(work), 0, clear=MOUNT_ATTR_RDONLY)
-    os.chdir(work)  # the folder we stood in lies below the bind mount
+    os.chdir(work)  # the old working directory is hidden under the bind mount
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int) -> None:
@@ -220,7 +221,7 @@ def _set_mount_attributes(path: str, flags: int, *, set_: int = 0, clear: int = 
 
 
 def _drop_capabilities() -> None:
-    """The namespace's creator holds all capabilities inside it, with which it could undo the mounts."""
+    """Drop all capabilities. The creator of a namespace has them all in it, and could undo the mounts."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
@@ -243,7 +244,7 @@ def _succeeds(action: Callable[[], None]) -> bool:
 
 
 def _succeeds_in_child(action: Callable[[], None]) -> bool:
-    """Try in a process that can be thrown away: half of a namespace is worse than none."""
+    """Try the action in a child process first, because a half-made namespace cannot be undone."""
     child = os.fork()
     if child == 0:
         os._exit(0 if _succeeds(action) else 1)

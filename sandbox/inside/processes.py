@@ -1,4 +1,4 @@
-"""What the fork server knows of the processes that run steps: who they are, what they say, and what became of them."""
+"""The fork server's view of the processes that run steps: their identity, their messages and their end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Process:
     pid: int
     channel: socket.socket
     folder: Path
-    born: bytes | None  # when, so that its number given to another is not taken for it; None: /proc is another's
+    born: bytes | None  # start time, which detects a reused process id; None if /proc does not show this process
 
     def is_there(self) -> bool:
         return self.born is None or (self.born != b"" and born(self.pid) == self.born)
 
     def kill(self) -> None:
-        known = self.born is None or born(self.pid) in (b"", self.born)  # a dead leader's group keeps its number
+        known = self.born is None or born(self.pid) in (b"", self.born)  # the group of a dead leader keeps its id
         for kill in (os.killpg, os.kill) if known else ():
             with suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
@@ -45,19 +45,19 @@ class Process:
 
 
 class Inbox:
-    """Frames that come over a channel, whoever writes them: of a bounded size, and never waited for."""
+    """Reads frames from a channel that a step may write to. Frames are bounded, and reading never blocks."""
 
     def __init__(self, channel: socket.socket, max_bytes: int) -> None:
         channel.setblocking(False)
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.pid = 0  # of the first sender, by the kernel's word
-        self.born = b""  # when it was
+        self.pid = 0  # of the first sender, as the kernel reports it
+        self.born = b""  # its start time
         self._channel = channel
         self._max_bytes = max_bytes
         self._buffer = bytearray()
 
     def read(self) -> bool:
-        """Take what there is; False at the end."""
+        """Read the available data; False at the end of the channel."""
         try:
             data, ancillary, _, _ = self._channel.recvmsg(1 << 16, socket.CMSG_SPACE(CREDENTIALS.size))
         except BlockingIOError:
@@ -71,7 +71,7 @@ class Inbox:
         return bool(data)
 
     def frame(self) -> bytes | None:
-        """The next frame once it is there as a whole; one that is too large is an empty one."""
+        """The next frame, or None if it is incomplete. A frame over the size limit is returned as an empty one."""
         if len(self._buffer) < HEADER.size:
             return None
         (size,) = HEADER.unpack_from(self._buffer)
@@ -84,7 +84,7 @@ class Inbox:
         return frame
 
     def wait(self, deadline: float) -> bytes | None:
-        """The next frame; None where the channel ends or time is up before it came."""
+        """Wait for the next frame; None if the channel ends or the deadline passes first."""
         while (frame := self.frame()) is None:
             ready = readable([self._channel.fileno()], deadline - time.monotonic())
             if not ready or time.monotonic() > deadline or not self.read():
@@ -92,19 +92,20 @@ class Inbox:
         return frame
 
 
-def bury() -> None:
+def reap() -> None:
+    """Collect the exit status of all children that have ended."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
-def tells_births(isolation: dict[str, bool]) -> bool:
-    """Whether /proc tells of this server's own processes."""
+def shows_births(isolation: dict[str, bool]) -> bool:
+    """Whether /proc shows this server's own processes."""
     return isolation["own_proc"] or not isolation["processes"]
 
 
 def born(pid: int) -> bytes:
-    """When a process started, as the kernel tells it; nothing where there is none, or it is dead and not yet buried."""
+    """The start time of a process, as the kernel reports it; empty if there is none, or if it is a zombie."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -119,7 +120,7 @@ def born(pid: int) -> bytes:
 
 
 def readable(descriptors: list[int], seconds: float) -> set[int]:
-    """Those of the descriptors that can be read, or were closed at the other end, within `seconds`."""
+    """The descriptors that become readable, or are closed at the other end, within `seconds`."""
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -127,7 +128,7 @@ def readable(descriptors: list[int], seconds: float) -> set[int]:
 
 
 def oom_kills() -> int:
-    """How many processes of this container the kernel killed for want of memory, as far as it says so."""
+    """The number of processes that the out-of-memory killer ended in this container; 0 if the kernel does not say."""
     for place in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         with suppress(OSError):
             counts = dict(line.split() for line in Path(place).read_text().splitlines())

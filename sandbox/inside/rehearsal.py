@@ -1,7 +1,7 @@
-"""What an interpreter does once before any step, so that no fork of it has to: a first `solve` costs four later ones.
+"""Uses sympy once before any step, so that its first use is not slow in every fork.
 
-sympy imports half of itself and fills its caches when first used. The forks of a rehearsed interpreter find both in
-pages that they share with it.
+On its first use sympy imports many of its modules and fills its caches, so the first `solve` takes four times as long
+as a later one. Forks share those modules and caches with the interpreter that they come from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def rehearse() -> None:
-    """Do a little of what mathematical code does, with the modules that are imported."""
+    """Run typical sympy calls, if sympy is imported."""
     if "sympy" not in sys.modules:
         return
     import sympy

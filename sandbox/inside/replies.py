@@ -1,4 +1,4 @@
-"""What a step says of its own end, taken for no more than it is: it may have been written by the step's code."""
+"""Checks a step's reply about its own end. The step's code may have written the reply, so nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_ERROR_CHARS, MAX_DEPTH = 2000, 16
 
 
 def checked_reply(frame: bytes, token: str, *, max_echo_chars: int) -> dict:
-    """What a step's reply says, as far as it is a reply: only known fields of their types; empty if it is none."""
+    """The known fields of a reply, each of the right type and bounded; {} if the frame is no valid reply."""
     try:
         reply = json.loads(frame)
     except (ValueError, RecursionError, MemoryError):
@@ -36,7 +36,7 @@ def _encodable(text: str) -> str:
 
 
 def _is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
-    """Whether the other side can read it however deep it stands itself."""
+    """Whether the value is nested at most `depth` levels, so that a recursive reader can read it."""
     if not isinstance(value, dict | list):
         return True
     items = value.values() if isinstance(value, dict) else value

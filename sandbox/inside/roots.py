@@ -1,4 +1,4 @@
-"""The parents of all first steps: forks of the fork server that have imported what mathematical code uses."""
+"""The roots: the interpreters that all first steps are forked from. They have imported what mathematical code uses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sandbox.inside.folders import fresh_name
 from sandbox.inside.guard import Guard
 from sandbox.inside.interpreter import Interpreter, receive, send
 from sandbox.inside.isolation import deny_system_calls, limit_resources, use_huge_pages
-from sandbox.inside.processes import Process, born, tells_births
+from sandbox.inside.processes import Process, born, shows_births
 from sandbox.inside.rehearsal import rehearse
 
 ROOTS = ("root", "root-warm")
 
 
 def fork_roots(work: Path, limits: dict, isolation: dict[str, bool], *, filtered: bool) -> dict[str, Process]:
-    """Fork the parents of all first steps, before anything of a step has come to this process's memory."""
+    """Fork the roots. This must happen before the server has read any step, so that their memory holds none."""
     roots = {}
     for name in ROOTS:
         ours, theirs = socket.socketpair()
@@ -32,14 +32,14 @@ def fork_roots(work: Path, limits: dict, isolation: dict[str, bool], *, filtered
         if pid == 0:
             _become_root(theirs, folder, limits, filtered=filtered)
         theirs.close()
-        roots[name] = Process(pid, ours, folder, born(pid) if tells_births(isolation) else None)
+        roots[name] = Process(pid, ours, folder, born(pid) if shows_births(isolation) else None)
     return roots
 
 
 def _become_root(channel: socket.socket, folder: Path, limits: dict, *, filtered: bool) -> None:
-    """Turn this fork of the server into an interpreter, once it is told what to import.
+    """Wait for the list of modules to import, then turn this fork of the server into an interpreter.
 
-    With `filtered` it ends where the kernel does not take the system call filter.
+    With `filtered` the process exits if the kernel refuses the system call filter.
     """
     keep = channel.fileno()
     os.closerange(3, keep)
@@ -57,7 +57,7 @@ def _become_root(channel: socket.socket, folder: Path, limits: dict, *, filtered
         with suppress(ImportError):
             importlib.import_module(name)
     rehearse()
-    random.seed(0)  # so that a run is the same run tomorrow
+    random.seed(0)  # so that the same steps give the same results in every run
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
     if "sympy" in sys.modules:
@@ -73,6 +73,6 @@ def _become_root(channel: socket.socket, folder: Path, limits: dict, *, filtered
         os._exit(1)
     gc.collect()
     use_huge_pages()
-    gc.freeze()  # so that a collection does not copy the pages shared with the parent
+    gc.freeze()  # so that a collection in a fork does not copy the pages it shares with this process
     send(channel, {"ready": True})
     interpreter.serve(channel)

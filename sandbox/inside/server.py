@@ -1,7 +1,7 @@
-"""The fork server: owns the kept interpreters and watches one step at a time. Runs as a process of its own.
+"""The fork server: a process that owns the kept interpreters and runs one step at a time.
 
-Requests and reports are JSON lines on standard input and output. The server itself never runs a step's code and keeps
-no opinion: it reports how a step ended, and `sandbox.verdicts` says what that means.
+Requests and reports are JSON lines on standard input and output. The server never runs a step's code itself. It reports
+how a step ended; `sandbox.verdicts` turns that into a verdict.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pathlib import Path
 from sandbox.inside.folders import exceeds, fresh_name, remove
 from sandbox.inside.interpreter import MAX_VARIABLES_BYTES, receive, send
 from sandbox.inside.isolation import IN_CONTAINER, enter_namespaces, keep_private
-from sandbox.inside.processes import Inbox, Process, born, bury, oom_kills, readable, tells_births
+from sandbox.inside.processes import Inbox, Process, born, oom_kills, readable, reap, shows_births
 from sandbox.inside.replies import checked_reply
 from sandbox.inside.roots import ROOTS, fork_roots
 
-START_SECONDS = 60.0  # a root imports its modules in this time
-GRACE_SECONDS = 5.0  # to fork
+START_SECONDS = 60.0  # for a root to import its modules
+GRACE_SECONDS = 5.0  # for an interpreter to fork
 SWEEPS, SWEEP_SECONDS = 200, 0.002
-MAX_ENTRIES = 1000  # files and folders that a trajectory has in its folder
-LAST_CODE = b'{"last": true}'  # a frame: the codes before it have run again
-REQUESTS = 0  # the descriptor they come from
-WORN_SHARE = 0.5  # of the work folder's file system; what no step in charge of it holds is not given back
+MAX_ENTRIES = 1000  # files and folders in a trajectory's folder
+LAST_CODE = b'{"last": true}'  # the frame that an interpreter sends before it runs the last code
+REQUESTS = 0  # the file descriptor of the requests
+WORN_SHARE = 0.5  # of the work folder's file system: if less is free after a step, the container must be replaced
 
 
 class Server:
-    """Answers `root` and `run` requests, see those methods; either may name interpreters to `drop` first."""
+    """Answers `root` and `run` requests; see those methods. A request may also name interpreters to `drop` first."""
 
     def __init__(
         self, work: Path, limits: dict, isolation: dict[str, bool], roots: dict[str, Process], *, in_container: bool
@@ -46,11 +46,11 @@ class Server:
         self._oom_kills = oom_kills()
 
     def root(self, request: dict) -> dict:
-        """Have a root import `modules`: the parent of first steps. One that ended comes back with another server."""
+        """Have a root import `modules`. A root that has ended is not replaced; that takes a new server."""
         process = self._processes.get(request["id"])
         if process is None:
             return {"ending": "unstarted"}
-        self._rouse(process)
+        self._resume(process)
         process.channel.settimeout(START_SECONDS)
         try:
             send(process.channel, {"modules": request["modules"]})
@@ -68,9 +68,9 @@ class Server:
                 process.kill()
 
     def run(self, request: dict) -> dict:
-        """Fork `parent`, run `codes` in the fork and keep it as `id` if all ran and its forks would share nothing."""
+        """Fork `parent` and run `codes` in the fork. Keep it as `id` if all ran well and its forks share no state."""
         report = self._run(request)
-        if report["ending"] == "unstarted" and request["parent"] not in ROOTS:  # steps have run in who says so
+        if report["ending"] == "unstarted" and request["parent"] not in ROOTS:  # a step may have forged it
             self.drop([request["parent"]])
             report = {"ending": "parent_gone"}
         swept = self._sweep()
@@ -88,11 +88,11 @@ class Server:
         order = {"token": token, "folders": list(map(str, folders))} | {
             key: request[key] for key in ("codes", "seconds", "plain")
         }
-        self._rouse(parent)
+        self._resume(parent)
         try:
             parent.channel.settimeout(GRACE_SECONDS)
             send(parent.channel, order, (theirs.fileno(), writer))
-        except OSError:  # it was killed from outside, or by a step
+        except OSError:  # something outside, or a step, killed the parent
             self.drop([request["parent"]])
             ours.close()
             os.close(reader)
@@ -118,37 +118,37 @@ class Server:
         ):
             report = {"ending": "folder_overflow", "output": report["output"], "seconds": report["seconds"]}
         if report.get("kept"):
-            self._rest(process)
+            self._suspend(process)
             unknown = self._work / fresh_name()
             try:
-                folder.rename(unknown)  # what the step learnt of its folder's name is of no use to its siblings
+                folder.rename(unknown)  # so that no step knows the folder's name any more
                 self._processes[request["id"]] = replace(process, folder=unknown)
-            except OSError:  # a process that the step left took it away
+            except OSError:  # a process that the step left behind removed the folder
                 report = {"ending": "forged", "output": report["output"], "seconds": report["seconds"]}
         if not report.get("kept"):
             process.kill()
             for passed in folders[:-1]:
                 remove(str(passed), str(self._work))
-        self._rest(parent)
+        self._suspend(parent)
         return report
 
     def _process(self, inbox: Inbox, channel: socket.socket, folder: Path) -> Process:
-        return Process(inbox.pid, channel, folder, inbox.born if tells_births(self._isolation) else None)
+        return Process(inbox.pid, channel, folder, inbox.born if shows_births(self._isolation) else None)
 
-    def _rouse(self, process: Process) -> None:
+    def _resume(self, process: Process) -> None:
         if self._isolation["processes"]:
             process.signal(signal.SIGCONT)
 
-    def _rest(self, process: Process) -> None:
-        """Stop a kept interpreter: whatever a step left in it runs only while a step continues it.
+    def _suspend(self, process: Process) -> None:
+        """Stop a kept interpreter with SIGSTOP, so that nothing a step left in it goes on running.
 
-        Not where it would outlive a server that is killed.
+        Only in a process namespace: elsewhere a stopped process would outlive a killed server.
         """
         if self._isolation["processes"]:
             process.signal(signal.SIGSTOP)
 
     def _watch(self, channel: socket.socket, inbox: Inbox, reader: int, request: dict, token: str) -> dict:
-        """Follow one step to its end; return the report, which holds nothing unchecked that came from the step."""
+        """Follow one step to its end and return the report. All that it holds from the step has been checked."""
         said = inbox.wait(time.monotonic() + GRACE_SECONDS)
         if said != b'{"born": true}' or not inbox.pid:
             return {"ending": "unstarted" if said and said.startswith(b'{"unstarted"') else "parent_gone"}
@@ -166,7 +166,7 @@ class Server:
             ending = "finished" if reply else "forged"
         text = bytes(output[:max_bytes]).decode("utf-8", errors="replace")
         seconds = time.monotonic() - start
-        if repeats:  # the last one's own, as far as it says so
+        if repeats:  # report the time of the last code only: its own figure, or else since it began
             seconds = min(seconds, reply.get("seconds", time.monotonic() - reached if reached else seconds))
         return {**reply, "ending": ending, "output": text, "seconds": seconds, "reached": bool(reached)}
 
@@ -174,10 +174,13 @@ class Server:
     def _collect(
         channel: socket.socket, inbox: Inbox, reader: int, deadline: float, max_bytes: int, last_seconds: float | None
     ) -> tuple[str, bytearray, bytes, float]:
-        """How it ended, what it printed, its reply, and when the last code was reached, which then has its own time."""
+        """Return how the step ended, its output, its reply, and when the last code began (0.0 if it did not).
+
+        With `last_seconds` the last code has its own time limit, from when it begins.
+        """
         output, waiting, is_open, reached = bytearray(), [channel.fileno(), reader], True, 0.0
         while (left := deadline - time.monotonic()) > 0:
-            frame = inbox.frame()  # it may have come along with the one before it
+            frame = inbox.frame()  # an earlier read may have brought it
             if frame == LAST_CODE and last_seconds is not None and not reached:
                 reached = time.monotonic()
                 deadline = min(deadline, reached + last_seconds)
@@ -187,10 +190,10 @@ class Server:
                 ending = "finished" if frame is not None else "vanished"
                 return "output_overflow" if len(output) > max_bytes else ending, output, frame or b"", reached
             ready = readable([*waiting, REQUESTS], left)
-            if REQUESTS in ready:  # nothing is asked while a step runs: its owner is gone
+            if REQUESTS in ready:  # no request comes while a step runs, so this is the end of file: the owner is gone
                 return "abandoned", output, b"", reached
             if reader in ready and not _read(reader, output, max_bytes):
-                waiting.remove(reader)  # closed by the step; the reply still comes
+                waiting.remove(reader)  # the step closed its output; wait for the reply
             if len(output) > max_bytes:
                 return "output_overflow", output, b"", reached
             if channel.fileno() in ready:
@@ -198,7 +201,10 @@ class Server:
         return "timed_out", output, b"", reached
 
     def _is_worn(self) -> bool:
-        """Whether steps have left so much in the container's file system that the next one may not find room."""
+        """Whether steps have left so much in the container's file system that the next one may lack space.
+
+        On the host, remove the files that belong to no process instead.
+        """
         if not self._in_container:
             known = {process.folder.name for process in self._processes.values()}
             for name in os.listdir(self._work):  # noqa: PTH208
@@ -209,10 +215,10 @@ class Server:
         return state.f_bfree < WORN_SHARE * state.f_blocks or state.f_ffree < WORN_SHARE * state.f_files
 
     def _sweep(self) -> bool:
-        """Kill what a step left behind beside its own process, and bury the dead; False where some of it stays."""
+        """Kill the processes that a step left behind, and reap dead children; False if some processes remain."""
         known = {process.pid for process in self._processes.values() if process.is_there()} | {os.getpid()}
-        for _ in range(SWEEPS):  # what is forked while the list is read is in the next one
-            bury()
+        for _ in range(SWEEPS):  # a process forked during one listing appears in the next
+            reap()
             if not self._isolation["own_proc"]:
                 return True
             strangers = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known  # noqa: PTH208
@@ -226,7 +232,7 @@ class Server:
 
 
 def _read(reader: int, output: bytearray, max_bytes: int) -> bool:
-    """Take what the pipe holds; False at its end."""
+    """Read the data in the pipe; False at its end."""
     while len(output) <= max_bytes:
         try:
             chunk = os.read(reader, 1 << 16)
@@ -239,7 +245,7 @@ def _read(reader: int, output: bytearray, max_bytes: int) -> bool:
 
 
 def main() -> None:
-    """Arguments: the work folder, the limits as JSON, and how to be isolated: namespaces, container or none."""
+    """Run the server. Arguments: the work folder, the limits as JSON, and `namespaces`, `container` or `none`."""
     work, limits, how = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     sys.argv[1:] = []
     isolation = dict(IN_CONTAINER) if how == "container" else enter_namespaces(work, wanted=how == "namespaces")
@@ -259,4 +265,4 @@ def main() -> None:
         except BrokenPipeError:
             break
     if how != "container":
-        remove(str(work), str(work))  # the other side is gone, and may not have said so
+        remove(str(work), str(work))  # the owner may have been killed before it could remove the folder

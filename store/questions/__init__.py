@@ -1,6 +1,6 @@
-"""The questions a run is asked, one .sql file each, named after the file.
+"""The shipped questions about a run, one .sql file each; `run` asks one by the name of its file.
 
-Each starts with its question and, where there is one, the paper's table.
+The first line of each file is the question, and the paper's table if there is one. Imports no other room but rstar.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def text(name: str) -> str:
 
 
 def run(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
-    """Ask one question through a connection of `store.catalog.open_catalog`."""
+    """Ask one question; `con` comes from `store.catalog.open_catalog`."""
     return fetch(con, text(name))

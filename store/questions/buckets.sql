@@ -1,4 +1,4 @@
--- How hard did each round find its problems? easy: all answers found are right; medium: some; hard: none.
+-- How hard were the problems in each round? easy: all answers in the trees are right; medium: some; hard: none.
 SELECT
     round,
     level,

@@ -1,5 +1,6 @@
--- Which small trees show a search well? The last round's, one a level, with a right answer and, where there is one,
--- a wrong one or a failure; the one whose size is nearest to 30 nodes. All nodes of each, in the order of creation.
+-- Which small trees show a search well? For each level of the last round, one tree with a right answer.
+-- Trees that also have a wrong answer or a failure come first, then those nearest to 30 nodes.
+-- Returns all nodes of each tree, in the order of creation.
 WITH trees AS (
     SELECT
         n.problem_id, n.tree, o.level,
@@ -22,4 +23,4 @@ FROM nodes AS n
 JOIN chosen AS c USING (problem_id, tree)
 LEFT JOIN problems AS p ON p.id = n.problem_id
 WHERE n.round = (SELECT max(round) FROM nodes)
-ORDER BY level_rank(c.level) DESC, c.level, n.problem_id, n.tree, n.id;
+ORDER BY level_rank(c.level) DESC, c.level DESC, n.problem_id, n.tree, n.id;

@@ -1,4 +1,4 @@
--- How often does each round's PPM score the better step of a held-out pair higher? (beside Table 4)
+-- How often does each round's PPM score the better step of a held-out pair higher? (compare with Table 4)
 SELECT
     round,
     count(*) AS num_pairs,

@@ -1,4 +1,4 @@
--- What did engines and sandbox do in each round's search?
+-- What did the engines and the sandbox do in each round's search?
 SELECT round, seconds, counts
 FROM rounds
 WHERE phase = 'search'

@@ -1,4 +1,4 @@
--- Which models wrote the steps of each round's trees? `rules` is the built-in writer of the bootstrap round.
+-- Which models wrote the steps of each round's trees? `rules` is the demo's built-in writer.
 SELECT DISTINCT round, model
 FROM nodes
 ORDER BY round, model;

@@ -1,4 +1,4 @@
--- How many tokens and steps has a trajectory, by round and level? (Table 9)
+-- How many tokens and steps does a trajectory have, by round and level? (Table 9)
 SELECT
     round,
     level,

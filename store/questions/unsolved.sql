@@ -1,5 +1,5 @@
--- Which problems has the last round not solved, and what answer did most samples give? (Section 4.1: often the label
--- is wrong.) Answers are compared as written; equal candidates merged into a node count as that many votes.
+-- Which problems did the last round not solve, and which answer was most frequent? (Section 4.1: often the label is wrong)
+-- Answers are equal if their texts are equal. A node counts one vote for each candidate merged into it.
 WITH last AS (
     SELECT * FROM outcomes WHERE round = (SELECT max(round) FROM nodes) AND num_right = 0
 ),

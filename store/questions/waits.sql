@@ -1,4 +1,4 @@
--- Where did the expansions of each round's search wait: for the policy, the sandbox, the PPM?
+-- How long did the expansions of each round's search wait for the policy, the sandbox and the PPM?
 SELECT round,
        count(*) AS expansions,
        sum(policy_seconds) AS policy,

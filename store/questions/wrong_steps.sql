@@ -1,5 +1,5 @@
--- How many right-answer trajectories hold a wrong step, by the way they were chosen? (Sections 3.2 and 3.4)
--- `every correct` is what a uniform choice among all correct trajectories would give.
+-- How many trajectories with a right answer have a wrong step, by the way they were chosen? (Sections 3.2 and 3.4)
+-- `every correct` counts all correct trajectories, as a uniform choice among them would.
 SELECT
     round,
     choice,

@@ -1,22 +1,31 @@
 """The engines of a search: policy, scorer, sandbox and judge, opened for a block and closed after it.
 
-A task names its models by checkpoint; torch is loaded where a checkpoint is opened, and not before.
+A task names its models by checkpoint. Torch is loaded when a checkpoint is opened, and not before.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
+from domains.protocol import Domain
+from domains.registry import find_domain
 from rstar.protocols import Executor, Judge, Policy, StepScorer, UserError
 
-RULES = "rules"  # the rule-based bootstrap policy
+RULES = "rules"  # the rule-based policy of the miniature world
+OPENERS = {  # by kind of engine: a module with open_policy and open_scorer
+    "transformers": "tasks.lib.openers.in_process",
+    "vllm": "tasks.lib.openers.vllm_servers",
+    "openai": "tasks.lib.openers.endpoints",
+    RULES: "tasks.lib.openers.rules",
+}
+ENGINES = tuple(kind for kind in OPENERS if kind != RULES)  # what a recipe can name
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 class Engine:
     """What answers for a policy and a PPM: this process, vLLM servers, or endpoints that are there already."""
 
-    kind: str = "transformers"  # transformers | vllm | openai
+    kind: str = "transformers"  # one of ENGINES
     urls: tuple[str, ...] = ()  # of the policy's endpoint, one a replica; empty: vllm starts its own
     ppm_urls: tuple[str, ...] = ()
     replicas: int = 1
@@ -59,6 +68,7 @@ class Models:
     device: str = ""  # empty: a GPU where there is one
     few_shot: bool = False  # for a policy that has not been fine-tuned on the step format
     seed: int = 0  # of the rule-based policy
+    domain: str = "mathematics"
     engine: Engine = Engine()
 
     def sampled(self, temperature: float) -> Self:
@@ -68,13 +78,14 @@ class Models:
         return replace(self, ppm=None)
 
     @property
-    def local(self) -> dict[str, Any]:
-        """Of an engine in process. Where policy and PPM are both, each gets half of the threads."""
-        from models.batching import NUM_THREADS
-
-        both = self.ppm is not None and self.policy != RULES and self.engine.kind == "transformers"
-        threads = max(1, NUM_THREADS // 2) if both else NUM_THREADS
-        return {"max_batch": self.max_batch, "device": self.device, "threads": threads}
+    def sampling(self) -> dict[str, Any]:
+        """Return the keyword arguments that say how a policy is sampled."""
+        return {
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+            "max_context": self.max_context,
+            "few_shot": self.few_shot,
+        }
 
     @property
     def policy_print(self) -> str:
@@ -114,13 +125,20 @@ class MeteredExecutor(Executor, Metered, Protocol):
 class Engines:
     """What a search is given."""
 
+    domain: Domain
     policy: Policy
     scorer: StepScorer | None
     executor: MeteredExecutor
     judge: Judge
 
     def for_search(self) -> dict[str, Any]:
-        return {"policy": self.policy, "scorer": self.scorer, "executor": self.executor, "judge": self.judge}
+        return {
+            "steps": self.domain,
+            "policy": self.policy,
+            "scorer": self.scorer,
+            "executor": self.executor,
+            "judge": self.judge,
+        }
 
 
 def find_checkpoint(name: str) -> str:
@@ -149,89 +167,32 @@ def fingerprint(checkpoint: str) -> str:
 @asynccontextmanager
 async def opened(models: Models, sandbox: Sandbox) -> AsyncIterator[Engines]:
     """Open everything that a search needs."""
-    from domains.mathematics.grading.judge import MathJudge
-
+    domain = find_domain(models.domain)
     async with (
-        opened_policy(models) as policy,
-        opened_scorer(models) as scorer,
+        opened_policy(models, domain) as policy,
+        opened_scorer(models, domain) as scorer,
         opened_sandbox(sandbox) as executor,
-        MathJudge() as judge,
+        domain.judge(executor) as judge,
     ):
-        yield Engines(policy, scorer, executor, judge)
+        yield Engines(domain, policy, scorer, executor, judge)
 
 
 @asynccontextmanager
-async def opened_policy(models: Models) -> AsyncIterator[Policy]:
-    if models.policy == RULES:
-        from miniature.writer import BootstrapPolicy
-
-        yield BootstrapPolicy(seed=models.seed)
-        return
-    checkpoint = find_checkpoint(models.policy)
-    sampling: dict[str, Any] = {
-        "temperature": models.temperature,
-        "max_new_tokens": models.max_new_tokens,
-        "max_context": models.max_context,
-        "few_shot": models.few_shot,
-    }
-    if models.inprocess.policy.kind == "transformers":
-        from models.inprocess.policy import TransformersPolicy
-
-        async with TransformersPolicy(checkpoint, **sampling, **models.local) as policy:
-            yield policy
-        return
-    from models.served.completions import CompletionsPolicy
-
-    async with (
-        endpoint(models, checkpoint, "generate") as urls,
-        CompletionsPolicy(checkpoint, urls, **sampling, **models.inprocess.policy.client) as remote,
-    ):
-        yield remote
+async def opened_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Open the policy by the engine's kind; one that is no checkpoint is a kind of its own."""
+    opener = import_module(OPENERS[RULES if models.policy == RULES else models.engine.kind])
+    async with opener.open_policy(models, domain) as policy:
+        yield policy
 
 
 @asynccontextmanager
-async def endpoint(models: Models, checkpoint: str, runner: Literal["generate", "pooling"]) -> AsyncIterator[list[str]]:
-    """Give the addresses of the recipe, or those of vLLM servers started for this checkpoint."""
-    engine = models.inprocess.policy
-    urls = engine.urls if runner == "generate" else engine.ppm_urls
-    if urls or engine.kind != "vllm":
-        yield list(urls)
-        return
-    from models.served.vllm_servers import Serving, served
-
-    serving = Serving(
-        checkpoint,
-        runner,
-        log_dir=engine.log_dir or str(Path(tempfile.gettempdir()) / f"rstar-vllm-{os.getpid()}"),
-        replicas=engine.replicas,
-        tensor_parallel=engine.tensor_parallel,
-        max_context=models.max_context,
-        device=models.device,
-        gpu_memory=engine.policy_gpu_memory if runner == "generate" else engine.ppm_gpu_memory,
-    )
-    async with served(serving) as addresses:
-        yield addresses
-
-
-@asynccontextmanager
-async def opened_scorer(models: Models) -> AsyncIterator[StepScorer | None]:
+async def opened_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer | None]:
+    """Open the PPM by the engine's kind; None where there is none."""
     if models.ppm is None:
         yield None
         return
-    checkpoint, engine = find_checkpoint(models.ppm), models.inprocess.policy
-    if engine.kind == "transformers" or (engine.kind == "openai" and not engine.ppm_urls):
-        from models.inprocess.scorer import TransformersScorer
-
-        async with TransformersScorer(checkpoint, max_context=models.max_context, **models.local) as scorer:
-            yield scorer
-        return
-    from models.served.pooling import PoolingScorer
-
-    async with (
-        endpoint(models, checkpoint, "pooling") as urls,
-        PoolingScorer(checkpoint, urls, max_context=models.max_context, **engine.client) as remote,
-    ):
-        yield remote
+    async with import_module(OPENERS[models.engine.kind]).open_scorer(models, domain) as scorer:
+        yield scorer
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from rstar.inference.best_of_n import Sample
 from rstar.protocols import Problem
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import Engines
-from tasks.rollouts import tree_seed
+from tasks.lib.trees import tree_seed
 
 FIRST_WAVE = 8  # samples drawn before their length is known
 SPARE = 1.25  # so that a second wave mostly does; what lies past the budget is left out

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from cli import main as cli
 from cli import solve as solving
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.grading.judge import MathJudge
 from flows.recipe import load_recipe
 from miniature.writer import BootstrapPolicy
-from report.solution import markdown, pieces
+from report.solution import markdown
 from rstar.inference.solving import Budget
 from rstar.protocols import Policy, PolicyError, Problem, Proposal, UserError
 from sandbox.providers import open_sandbox
@@ -79,7 +80,7 @@ def open_with(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
     async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
         async with open_sandbox("local") as executor, MathJudge() as judge:
-            yield Engines(policy, Shorter(), executor, judge)
+            yield Engines(DOMAIN, policy, Shorter(), executor, judge)
 
     monkeypatch.setattr(solving, "opened", opened)
 
@@ -195,7 +196,7 @@ async def test_a_session_holds_no_tree_of_a_search_that_is_over(
 
 
 def test_a_line_of_thought_is_read_without_its_markers() -> None:
-    assert list(pieces(STEPS)) == [
+    assert list(DOMAIN.parts(STEPS)) == [
         ("code", "# Tom has 34 apples.\ntom = 34"),
         ("code", "# Tom finds 12 apples.\ntom = tom + 12"),
         ("code", "# Now print the final answer\nprint(tom)"),
@@ -205,11 +206,11 @@ def test_a_line_of_thought_is_read_without_its_markers() -> None:
 
 
 def test_markdown_is_one_program_its_output_and_the_boxed_answer() -> None:
-    text = markdown(STEPS)
+    text = markdown(STEPS, DOMAIN)
     assert text.startswith("```python\n# Tom has 34 apples.\ntom = 34\n\n# Tom finds 12 apples.")
     assert text.endswith("Output:\n\n```\n46\n```\n\nFrom the result, the answer is \\boxed{46}.")
 
 
 def test_a_fence_in_the_code_does_not_end_the_block() -> None:
-    text = markdown(["<code>\nx = '```'\n<end_of_step>"])
+    text = markdown(["<code>\nx = '```'\n<end_of_step>"], DOMAIN)
     assert text == "````python\nx = '```'\n````"

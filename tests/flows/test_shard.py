@@ -18,7 +18,8 @@ from rstar.protocols import UserError
 from store import shards
 from store.layout import Run
 from tasks.lib.concurrency import map_concurrently
-from tasks.problems import family_rows, shard_problems
+from tasks.lib.problems import shard_problems
+from tasks.problems import generated_rows
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -29,7 +30,7 @@ def started(root: Path, num_shards: int) -> Recipe:
     """Start a run of the bootstrap round: its recipe and problems are there, nothing is searched."""
     recipe = load_recipe("smoke", [f"run.shards={num_shards}", "rounds.1.extra_trees=1"])
     plans.keep_recipe(recipe, str(root))
-    shards.write_rows(Run(root).problems("train"), "problems", family_rows(BY_LEVEL, seed=3, split="train"))
+    shards.write_rows(Run(root).problems("train"), "problems", generated_rows(BY_LEVEL, seed=3, split="train"))
     return recipe
 
 

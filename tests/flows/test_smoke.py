@@ -21,7 +21,7 @@ from flows.shard import search_shard
 from store import catalog, shards
 from store.layout import Run
 from tasks.heldout_pairs import heldout_pairs
-from tasks.problems import read_problems
+from tasks.lib.problems import read_problems
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TABLES = ("problems", "nodes", "trajectories", "sft", "pairs", "evaluations", "rounds")

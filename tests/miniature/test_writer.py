@@ -1,9 +1,10 @@
+"""The bootstrap policy: right without mistakes, reproducible, and wrong in the ways and as often as it should be."""
+
 from __future__ import annotations
 
 import pytest
 
-from miniature.families.generator import generate
-from miniature.families.stories import solution
+from miniature.problems import generate, solution
 from miniature.writer import MISREAD, BootstrapPolicy
 from rstar.protocols import UserError
 

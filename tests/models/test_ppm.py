@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 import torch
 
-from domains.mathematics.prompts import render_prompt
+from domains.mathematics.domain import DOMAIN
 from models import ppm
 from models.checkpoints import load_tokenizer
 from models.inprocess.scorer import TransformersScorer
+from models.training import ppm as train_ppm
+from models.training.config import TrainingConfig
 from models.training.ppm import read_groups
-from models.training.process import TrainingConfig
-from models.training.process import ppm as train_ppm
 from rstar.protocols import UserError
 
 QUESTION = "Tom has 34 apples. Tom sells 3 apples. What does Tom have at last?"
@@ -90,7 +90,7 @@ def test_the_trainer_takes_the_coefficient_of_its_configuration(
 
 
 async def test_training_puts_the_chosen_step_above_the_rejected(trained: Path) -> None:
-    async with TransformersScorer(trained) as scorer:
+    async with TransformersScorer(trained, domain=DOMAIN) as scorer:
         right, wrong = await scorer.score("Tom has 99 apples.", (FIRST,), (RIGHT, WRONG))
     assert -1 <= wrong < right <= 1
     assert right - wrong > 0.5
@@ -98,12 +98,12 @@ async def test_training_puts_the_chosen_step_above_the_rejected(trained: Path) -
 
 async def test_scores_are_the_tanh_of_the_logit_whatever_the_batch(trained: Path) -> None:
     candidates = (RIGHT, WRONG, "\n# x\n<end_of_step>")
-    async with TransformersScorer(trained) as scorer:
+    async with TransformersScorer(trained, domain=DOMAIN) as scorer:
         together = await scorer.score(QUESTION, (FIRST,), candidates)
         short = await scorer.score("Why?", (), candidates[:1])
     model, tokenizer = ppm.load_ppm(trained, device="cpu"), load_tokenizer(trained)
     for candidate, got in zip(candidates, together, strict=True):
-        ids = tokenizer(render_prompt(QUESTION) + FIRST + candidate, add_special_tokens=False, return_tensors="pt")
+        ids = tokenizer(DOMAIN.prompt(QUESTION) + FIRST + candidate, add_special_tokens=False, return_tensors="pt")
         with torch.no_grad():
             logit = float(model(**ids).logits[0, 0])
         assert got == pytest.approx(math.tanh(logit), abs=1e-4)
@@ -136,23 +136,24 @@ def test_texts_of_a_group_are_scored_once_however_many_pairs_they_are_in() -> No
         row(chosen=RIGHT + " "),
         row(kind="trajectory", group_id="p/trajectory/0:0", prefix=""),
     ]
-    steps, trajectory = read_groups(rows, loss="ppm", shuffle_labels=False, seed=0)
+    steps, trajectory = read_groups(rows, domain=DOMAIN, loss="ppm", shuffle_labels=False, seed=0)
     assert len(steps.texts) == 4
     assert steps.pairs == [(0, 1), (0, 2), (3, 1)]
     assert trajectory.pairs == [(0, 1)]
-    assert all(text.startswith(render_prompt(QUESTION)) for text in steps.texts)
+    assert all(text.startswith(DOMAIN.prompt(QUESTION)) for text in steps.texts)
 
 
 def test_nodes_of_the_same_name_in_two_rounds_are_two_groups() -> None:
-    groups = read_groups([row(), row(round=2, prefix="")], loss="ppm", shuffle_labels=False, seed=0)
+    groups = read_groups([row(), row(round=2, prefix="")], domain=DOMAIN, loss="ppm", shuffle_labels=False, seed=0)
     assert [group.pairs for group in groups] == [[(0, 1)], [(0, 1)]]
 
 
 def test_the_baselines_have_their_own_targets() -> None:
-    [pqm] = read_groups([row()], loss="pqm", shuffle_labels=False, seed=0)
+    [pqm] = read_groups([row()], domain=DOMAIN, loss="pqm", shuffle_labels=False, seed=0)
     assert pqm.targets == [0.8, -0.6]
     [orm] = read_groups(
         [row(), row(kind="trajectory", group_id="p/trajectory/0:0", prefix="")],
+        domain=DOMAIN,
         loss="orm",
         shuffle_labels=False,
         seed=0,
@@ -162,7 +163,9 @@ def test_the_baselines_have_their_own_targets() -> None:
 
 def test_shuffled_labels_turn_about_half_of_the_pairs_around() -> None:
     rows = [row(group_id=f"p{i}/step/0:1") for i in range(400)]
-    turned = sum(group.pairs == [(1, 0)] for group in read_groups(rows, loss="ppm", shuffle_labels=True, seed=0))
+    turned = sum(
+        group.pairs == [(1, 0)] for group in read_groups(rows, domain=DOMAIN, loss="ppm", shuffle_labels=True, seed=0)
+    )
     assert 150 < turned < 250
 
 

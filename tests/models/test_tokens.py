@@ -6,8 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from domains.mathematics.prompts import render_prompt
-from domains.mathematics.steps import parse_response
+from domains.mathematics.domain import DOMAIN
 from models.checkpoints import load_tokenizer
 from models.tokens import encode, encode_spans
 
@@ -25,21 +24,21 @@ def merging() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=2000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator([render_prompt("Why?") + RESPONSE] * 50, trainer)
+    tokenizer.train_from_iterator([DOMAIN.prompt("Why?") + RESPONSE] * 50, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def test_a_whole_text_has_the_ids_of_its_prompt_and_steps(merging: PreTrainedTokenizerFast) -> None:
-    prompt, steps = render_prompt("Why?"), parse_response(RESPONSE)
-    whole = encode(merging, prompt + RESPONSE)
-    assert whole == [token for text in (prompt, *steps) for token in encode(merging, text)]
+    prompt, steps = DOMAIN.prompt("Why?"), DOMAIN.split(RESPONSE)
+    whole = encode(merging, prompt + RESPONSE, DOMAIN)
+    assert whole == [token for text in (prompt, *steps) for token in encode(merging, text, DOMAIN)]
     assert whole != merging(prompt + RESPONSE)["input_ids"]  # which is what would be trained on otherwise
 
 
 def test_every_token_stands_for_its_characters(small_policy: Path) -> None:
-    text = render_prompt("Tom has 34 apples.") + RESPONSE
+    text = DOMAIN.prompt("Tom has 34 apples.") + RESPONSE
     tokenizer = load_tokenizer(small_policy)
-    spans = encode_spans(tokenizer, text)
+    spans = encode_spans(tokenizer, text, DOMAIN)
     assert "".join(text[start:end] for _, (start, end) in spans) == text
     assert [token for token, _ in spans] == tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert encode(tokenizer, "") == []
+    assert encode(tokenizer, "", DOMAIN) == []

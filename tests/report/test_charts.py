@@ -1,53 +1,104 @@
-"""Charts: places and sizes that can be worked out by hand."""
+"""Charts: the data and scales of their specs, and what Vega draws of them."""
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
-from report.charts import BOTTOM, HEIGHT, TOP, Series, bar_chart, line_chart, standalone_svg
+import pytest
+
+from report import charts
+from report.section import Chart, Series
+
+CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
 
 
-def elements(figure, tag, of=""):
-    return [e for e in ET.fromstring(figure).iter(tag) if of in e.get("class", "")]
+def figures(chart):
+    return [(row["name"], row["source"], row["x"], row["y"]) for row in charts.spec(chart)["data"]["values"]]
 
 
-def test_a_point_lies_at_its_share_of_the_height_and_says_its_value():
-    figure = line_chart("Half", ["round 1", "round 2"], [Series("all", [0.0, 50.0])])
-    low, middle = elements(figure, "circle")
-    assert float(low.get("cy")) == HEIGHT - BOTTOM
-    assert float(middle.get("cy")) == (TOP + HEIGHT - BOTTOM) / 2
-    assert middle.find("title").text == "all, round 2: 50 %"
+def drawn(chart, role):
+    """The paths that Vega draws for one kind of mark, such as "mark-line", in the order of drawing."""
+    root = ET.fromstring(charts.svg(chart))
+    groups = [e for e in root.iter() if f"{role} role-mark" in e.get("class", "")]
+    return [path for group in groups for path in group]
+
+
+def box(path):
+    """Left, right, top and bottom of a bar."""
+    x, y, width, height = map(float, re.match(r"M(.*?),(.*?)h(.*?)v(.*?)h", path.get("d")).groups())
+    return x, x + width, y, y + height
+
+
+def test_a_spec_holds_every_value_beside_its_series_and_round():
+    chart = Chart("Both", ["round 1", "round 2"], [Series("all", [0.0, 50.0]), Series("gsm", [70.0, None], 1)])
+    assert figures(chart) == [
+        ("all", "this run", "round 1", 0.0),
+        ("all", "this run", "round 2", 50.0),
+        ("gsm", "this run", "round 1", 70.0),
+        ("gsm", "this run", "round 2", None),
+    ]
+
+
+def test_the_papers_line_is_dashed_has_the_colour_of_ours_and_lies_below_it():
+    ours, theirs = Series("all", [40.0, 50.0], 2), Series("all", [60.0, 67.0], 2, "paper")
+    first, second = drawn(Chart("Both", ["round 1", "round 2"], [ours, theirs]), "mark-line")
+    assert first.get("stroke-dasharray") == "5,4" and second.get("stroke-dasharray") == "1,0"
+    assert first.get("stroke") == second.get("stroke") == "#2c7a4b"
+
+
+def test_a_tooltip_says_series_source_round_and_value():
+    chart = Chart("Tips", ["round 2"], [Series("all", [50.0]), Series("all", [1234.56], source="paper")], unit=" s")
+    tips = [row["tip"] for row in charts.spec(chart)["data"]["values"]]
+    assert sorted(tips) == ["all (paper), round 2: 1,234.6 s", "all, round 2: 50 s"]
 
 
 def test_a_missing_value_is_a_gap_and_not_a_zero():
-    figure = line_chart("Gap", ["a", "b", "c"], [Series("all", [10.0, None, 30.0])])
-    assert len(elements(figure, "circle")) == 2
-    assert "0 %" not in [e.find("title").text for e in elements(figure, "circle")]
+    chart = Chart("Gap", list("abcde"), [Series("all", [10.0, 20.0, None, 30.0, 40.0])], top=100)
+    (line,) = drawn(chart, "mark-line")
+    assert line.get("d").count("M") == line.get("d").count("L") == 2
+    assert len(drawn(chart, "mark-symbol")) == 4
+    assert len(drawn(Chart("Gap", list("abc"), [Series("all", [1.0, None, 2.0])], "bars"), "mark-rect")) == 2
 
 
-def test_stacked_bars_stand_on_each_other():
-    figure = bar_chart("Sum", ["r"], [Series("a", [3.0]), Series("b", [1.0], 1)], unit=" s", stacked=True)
-    first, second = elements(figure, "rect")
-    assert float(first.get("height")) == 3 * float(second.get("height"))
-    assert float(second.get("y")) + float(second.get("height")) == float(first.get("y"))
-    assert float(second.get("y")) == TOP
+@pytest.mark.parametrize("kind", ["lines", "bars", "stacked bars"])
+@pytest.mark.parametrize(
+    ("values", "last"), [([71.5, 60.0], "80 s"), ([0.0, 0.0], "1.0 s"), ([None, None], "1.0 s"), ([80.0, 81.0], None)]
+)
+def test_the_y_axis_runs_from_zero_to_a_round_number_above_the_largest_value(kind, values, last):
+    picture = charts.svg(Chart("Axis", ["a", "b"], [Series("all", values)], kind, unit=" s"))
+    low, high = map(float, re.search(r"Y-axis for a linear scale with values from (\S+) to ([\d.]+)", picture).groups())
+    assert low == 0 and high >= max(value or 0 for value in values)
+    assert not last or f">{last}</text>" in picture
 
 
-def test_the_axis_ends_at_a_round_number_above_the_largest_value():
-    for largest, top in ((71.5, "80 s"), (3.0, "4 s"), (0.3, "0.4 s"), (123456, "200k s"), (0.0, "1 s")):
-        ticks = re.findall(r'text-anchor="end">([^<]*)<', bar_chart("x", ["r"], [Series("a", [largest])], unit=" s"))
-        assert ticks[-1] == top, largest
+def test_stacked_bars_stand_on_each_other_in_the_order_of_the_series():
+    chart = Chart("Sum", ["r"], [Series("z", [3.0]), Series("a", [1.0], 1)], "stacked bars", unit=" s")
+    (left, right, top, bottom), (left2, right2, top2, bottom2) = map(box, drawn(chart, "mark-rect"))
+    assert (left, right) == (left2, right2)
+    assert bottom2 == pytest.approx(top) and bottom - top == pytest.approx(3 * (bottom2 - top2))
 
 
-def test_names_cannot_break_out_of_the_svg():
-    figure = line_chart('<script>"&', ["<b>"], [Series("<i>", [1.0])])
-    assert ET.fromstring(figure).find("svg").get("aria-label") == '<script>"&'
-    assert not elements(figure, "script") and not elements(figure, "b") and not elements(figure, "i")
+def test_grouped_bars_stand_side_by_side_in_the_order_of_the_series():
+    chart = Chart("Beside", ["r"], [Series("z", [3.0]), Series("a", [1.0], 1)], "bars")
+    (_, right, _, bottom), (left2, _, _, bottom2) = map(box, drawn(chart, "mark-rect"))
+    assert right <= left2 and bottom == bottom2
 
 
-def test_a_standalone_picture_has_the_lines_their_names_and_no_style_sheet_of_the_page():
-    figure = line_chart("Both", ["a", "b"], [Series("one & two", [10.0, 20.0]), Series("three", [30.0, None], 1)])
-    picture = standalone_svg(figure)
-    root = ET.fromstring(picture)
-    assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 3
-    assert [e.text for e in root.iter() if e.tag.endswith("text")][-2:] == ["one & two", "three"]
-    assert "var(" not in picture
+def test_every_colour_of_a_chart_is_defined_in_light_and_in_dark():
+    series = [Series(str(i), [1.0], i) for i in range(charts.NUM_COLOURS + 1)]
+    text = str([charts.CONFIG, charts.spec(Chart("Colours", ["r"], [*series, Series("0", [2.0], source="paper")]))])
+    for name in set(re.findall(r"var\((--\w+)\)", text)):
+        assert CSS.count(f"{name}: ") == 2, name
+
+
+def test_names_cannot_break_out_of_an_svg_file():
+    root = ET.fromstring(charts.svg(Chart('<script>"&', ["<b>"], [Series("</svg><script>", [1.0])])))
+    assert {e.tag.split("}")[1] for e in root.iter()} <= {"svg", "g", "path", "rect", "line", "text", "title"}
+
+
+def test_an_svg_file_needs_no_style_sheet():
+    assert "var(" not in charts.svg(Chart("Alone", ["a"], [Series("all", [1.0])]))
+
+
+def test_the_bundle_cannot_close_its_script():
+    assert "vegaEmbed" in charts.bundle() and "</script" not in charts.bundle().lower()

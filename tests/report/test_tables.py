@@ -1,10 +1,12 @@
-"""The same figures in the terminal."""
+"""The terminal shows the same figures as the page."""
 
 import io
+import json
 
 from rich.console import Console
 
 from report.tables import final_tables, round_table
+from store.layout import RUN_FORMAT
 
 
 def shown(*tables):
@@ -23,17 +25,17 @@ def test_a_round_stands_beside_the_paper(small_run):
     assert "PPM · Accuracy 80.0 % –" in lines
 
 
-def test_a_round_that_was_not_run_shows_no_number(small_run):
+def test_a_round_that_has_not_run_shows_no_number(small_run):
     assert "nothing measured yet – –" in shown(round_table(small_run.root, 9))
 
 
-def test_the_final_tables_are_the_reports(small_run):
+def test_the_final_tables_have_the_figures_of_the_report(small_run):
     lines = shown(*final_tables(small_run.root))
     assert "1 step-verified 4 1 25.0 %" in lines
     assert "o1 olympiad What is o1 < & >? 1 12 3 of 4" in lines
 
 
-def test_engines_are_accounted_for(small_run):
+def test_the_work_of_the_engines_is_shown(small_run):
     assert "1 4,000 75.0 % 1,234 80.0 % 1,000 90.0 % 20.0 % 5.25" in shown(*final_tables(small_run.root))
 
 
@@ -41,7 +43,7 @@ def test_what_expansions_waited_for_is_shown(small_run):
     assert "1 17 2,250.0 66.7 % 22.2 % 11.1 % 20.0 %" in shown(*final_tables(small_run.root))
 
 
-def test_missing_data_is_said_in_the_terminal_too(tmp_path):
-    (tmp_path / "recipe.json").write_text("{}")
+def test_the_terminal_says_what_is_missing(tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps({"format": RUN_FORMAT}))
     lines = shown(*final_tables(tmp_path))
     assert "No phase has finished yet." in lines

@@ -1,12 +1,8 @@
 """Preference pairs, by hand."""
 
-from functools import cache
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rstar.pairs import edit_distance, extract_pairs, is_clear, step_pairs, trajectory_pairs
+from rstar.pairs import extract_pairs, is_clear, step_pairs, trajectory_pairs
 from rstar.protocols import Problem
 from rstar.tree import Tree
 
@@ -107,25 +103,3 @@ def test_a_pair_is_clear_by_its_margin_and_its_edit_distance():
     assert not is_clear(0.49, 20)
     assert not is_clear(0.5, 19)
     assert is_clear(0.1, 0, min_margin=0.1, min_edit_distance=0)
-
-
-def by_definition(text, other):
-    @cache
-    def distance(i, j):
-        if not i or not j:
-            return i + j
-        same = text[i - 1] == other[j - 1]
-        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, distance(i - 1, j - 1) + (not same))
-
-    return distance(len(text), len(other))
-
-
-@given(st.text("abc", max_size=9), st.text("abc", max_size=9))
-def test_edit_distance_is_the_fewest_insertions_deletions_and_replacements(text, other):
-    assert edit_distance(text, other) == by_definition(text, other)
-
-
-def test_edit_distance_of_known_words():
-    assert edit_distance("kitten", "sitting") == 3
-    assert edit_distance("", "abc") == edit_distance("abc", "") == 3
-    assert edit_distance("same", "same") == 0

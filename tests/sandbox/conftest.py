@@ -1,4 +1,4 @@
-"""The Docker engine and image that tests of the Docker provider need."""
+"""The Docker image that the tests of the Docker provider need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.container import BASE_IMAGE, IMAGE, build_image, check_image, engin
 
 @pytest.fixture(scope="session")
 def docker_image() -> str:
-    """The image, built where there is an engine; without one the test is skipped, or fails where one is required."""
+    """The image, built if necessary. Without an engine the test is skipped, or fails if RSTAR_REQUIRE_DOCKER is set."""
     required = os.environ.get("RSTAR_REQUIRE_DOCKER")
     try:
         with engine() as client:

@@ -1,4 +1,4 @@
-"""The attack command's watch: it must see an escape where there is one, and none from a container."""
+"""The attack command reports an escape from an unprotected sandbox, and none from a container."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ async def escapes(sandbox: Sandbox) -> dict[str, list[str]]:
         return {tried.id: tried.escapes async for tried in attack(sandbox, ROWS)}
 
 
-async def test_what_gets_out_of_a_sandbox_without_walls_is_seen() -> None:
+async def test_an_escape_from_an_unprotected_sandbox_is_reported() -> None:
     found = await escapes(LocalSandbox(limits=LIMITS, num_workers=1, fast_path=False, namespaces=False))
     assert found["reads"] == ["read the host's secret"]
     assert len(found["changes"]) == 1 and found["changes"][0].endswith("secret.txt")
     assert found["is honest"] == []
 
 
-async def test_nothing_gets_out_of_a_container(docker_image: str) -> None:
+async def test_no_step_escapes_from_a_container(docker_image: str) -> None:
     found = await escapes(DockerSandbox(limits=LIMITS, num_workers=1))
     assert found == {"reads": [], "changes": [], "is honest": []}

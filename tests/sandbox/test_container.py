@@ -1,12 +1,17 @@
-"""Which containers a start clears away, on an engine that others use too."""
+"""Which files the image gets, and which containers a start removes on a shared engine."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox.container import LABEL, labels, remove_orphans
+from sandbox.container import HERE as ROOM
+from sandbox.container import LABEL, labels, remove_orphans, server_files
 
 MINE = labels()
 HERE = {label: value for label, value in MINE.items() if label.endswith((".boot", ".namespace"))}
@@ -40,7 +45,7 @@ class Client:
     [
         (GONE | HERE, "running", True),
         (MINE, "running", False),
-        (MINE | {f"{LABEL}.started": "1"}, "running", True),  # its number was given out again
+        (MINE | {f"{LABEL}.started": "1"}, "running", True),  # another process has its id now
         (GONE | HERE | {f"{LABEL}.namespace": "1"}, "running", False),
         (GONE | HERE | {f"{LABEL}.boot": "another"}, "running", False),
         (GONE | HERE | {f"{LABEL}.boot": "another"}, "created", False),
@@ -49,8 +54,17 @@ class Client:
         (GONE, "dead", True),
     ],
 )
-def test_only_containers_whose_owner_is_known_to_be_gone_are_removed(
+def test_only_containers_of_owners_known_to_have_ended_are_removed(
     carried: dict[str, str], status: str, removed: bool
 ) -> None:
     container = Container(carried, status)
     assert (remove_orphans(Client(container)), container.removed) == (["c"] * removed, removed)
+
+
+def test_the_server_needs_only_the_files_of_the_image_and_the_standard_library(tmp_path: Path) -> None:
+    for file in server_files():
+        target = tmp_path / file.relative_to(ROOM.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sandbox.inside.server import main"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

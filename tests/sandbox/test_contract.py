@@ -1,6 +1,6 @@
-"""What every sandbox provider promises. A new provider is one more entry in PROVIDERS.
+"""What every sandbox provider guarantees. For a new provider, add an entry to PROVIDERS.
 
-Docker's needs an engine and the image (`rstar sandbox build`); where RSTAR_REQUIRE_DOCKER is set it must be there.
+The Docker provider needs an engine. Without one its tests are skipped, or fail if RSTAR_REQUIRE_DOCKER is set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROVIDERS: dict[str, Make] = {
     "local": lambda limits: LocalSandbox(limits=limits, num_workers=2),
     "local without namespaces": lambda limits: LocalSandbox(limits=limits, num_workers=1, namespaces=False),
 }
-FORK = "import os"  # takes a step and all after it off the fast path
+FORK = "import os"  # keeps this step and all later ones off the fast path
 
 
 @pytest.fixture(scope="module", params=list(PROVIDERS))
@@ -50,7 +50,7 @@ async def sandbox(make: Make) -> AsyncIterator[Sandbox]:
 
 
 async def state(sandbox: Executor, *codes: str) -> str:
-    """Run the steps one after the other; all must be ok."""
+    """Run the steps in order and return the last checkpoint; all must be ok."""
     checkpoint = None
     for code in codes:
         execution = await sandbox.run(checkpoint, code)
@@ -68,7 +68,7 @@ async def state_after(sandbox: Executor, checkpoint: str, code: str) -> str:
 
 @pytest.mark.parametrize("first", ["x = 3", f"{FORK}\nx = 3"], ids=["fast", "forked"])
 @pytest.mark.parametrize("second", ["y = x + 1", f"{FORK}\ny = x + 1"], ids=["fast", "forked"])
-async def test_a_step_sees_what_its_prefix_left(sandbox: Sandbox, first: str, second: str) -> None:
+async def test_a_step_sees_the_state_of_its_prefix(sandbox: Sandbox, first: str, second: str) -> None:
     execution = await sandbox.run(await state(sandbox, first, second), "print(x, y)")
     assert (execution.verdict, execution.output) == (Verdict.OK, "3 4")
 
@@ -106,7 +106,9 @@ async def test_siblings_do_not_see_each_other(sandbox: Sandbox) -> None:
         ("import socket\nsocket.create_connection(('127.0.0.1', 1))", Verdict.FORBIDDEN, "Forbidden: socket."),
     ],
 )
-async def test_the_verdict_says_what_happened(sandbox: Sandbox, code: str, verdict: Verdict, error: str) -> None:
+async def test_each_failure_has_its_verdict_and_error(
+    sandbox: Sandbox, code: str, verdict: Verdict, error: str
+) -> None:
     execution = await sandbox.run(None, code)
     assert execution.verdict is verdict, execution.error
     assert execution.error.startswith(error)
@@ -121,7 +123,7 @@ async def test_the_verdict_says_what_happened(sandbox: Sandbox, code: str, verdi
         "7 ** 10**9",
     ],
 )
-async def test_an_endless_step_is_killed_and_the_next_request_is_served(make: Make, code: str) -> None:
+async def test_an_endless_step_is_killed_and_the_next_request_is_answered(make: Make, code: str) -> None:
     async with make(HASTY) as sandbox:
         await sandbox.run(None, FORK)
         start = time.monotonic()
@@ -148,17 +150,19 @@ async def test_an_endless_step_is_killed_and_the_next_request_is_served(make: Ma
         ("print('caf\N{LATIN SMALL LETTER E WITH ACUTE}')", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
     ],
 )
-async def test_output_is_what_was_printed_or_else_the_last_expression(sandbox: Sandbox, code: str, output: str) -> None:
+async def test_the_output_is_what_was_printed_or_else_the_last_expression(
+    sandbox: Sandbox, code: str, output: str
+) -> None:
     execution = await sandbox.run(None, code)
     assert (execution.verdict, execution.output) == (Verdict.OK, output), execution.error
 
 
-async def test_what_was_printed_before_a_failure_is_kept(sandbox: Sandbox) -> None:
+async def test_output_before_a_failure_is_kept(sandbox: Sandbox) -> None:
     for code in ("print(7)\n1 / 0", f"{FORK}\nprint(7)\n1 / 0"):
         assert (await sandbox.run(None, code)).output == "7"
 
 
-async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: Sandbox) -> None:
+async def test_an_evicted_checkpoint_is_restored_unchanged(sandbox: Sandbox) -> None:
     prefix = ["import random\nseen = {'a', 'b', 'c'}\nx = random.random()", "items = [x]\nopen('f', 'w').write(str(x))"]
     tail = "print(items, seen, random.random(), open('f').read())"
     parent = await state(sandbox, *prefix)
@@ -172,7 +176,7 @@ async def test_an_evicted_checkpoint_comes_back_the_same(sandbox: Sandbox) -> No
     assert metrics["checkpoints_kept"] <= LIMITS.num_checkpoints
 
 
-async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox: Sandbox) -> None:
+async def test_a_released_checkpoint_is_gone_and_those_that_continue_it_stay(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [1]")
     child = await state_after(sandbox, parent, "y = x")
     await sandbox.release(parent)
@@ -181,7 +185,7 @@ async def test_a_released_checkpoint_is_gone_and_what_continues_it_stays(sandbox
     assert (await sandbox.run(child, "y")).output == "[1]"
 
 
-async def test_many_steps_at_once_keep_apart(sandbox: Sandbox) -> None:
+async def test_concurrent_steps_do_not_affect_each_other(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [100]")
     executions = await asyncio.gather(*[sandbox.run(parent, f"x.append({n})\nx") for n in range(50)])
     assert [execution.output for execution in executions] == [f"[100, {n}]" for n in range(50)]
@@ -193,7 +197,7 @@ async def test_sympy_solves_in_a_step_after_arithmetic(sandbox: Sandbox) -> None
     assert (await sandbox.run(parent, "sp.solve(3 * x - total, x)")).output == "[4]"
 
 
-async def test_a_caller_who_gives_up_disturbs_nobody(sandbox: Sandbox) -> None:
+async def test_a_cancelled_caller_disturbs_no_other_step(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [1]")
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(sandbox.run(parent, "import time\ntime.sleep(0.5)\nprint('late')"), 0.1)
@@ -201,7 +205,7 @@ async def test_a_caller_who_gives_up_disturbs_nobody(sandbox: Sandbox) -> None:
     assert [execution.output for execution in executions] == [f"[1, {n}]" for n in range(6)]
 
 
-async def test_the_caller_s_environment_is_not_there_to_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_cannot_read_the_caller_s_environment(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSTAR_TEST_SECRET", "hunter2")
     async with make(LIMITS) as fresh:
         assert (await fresh.run(None, "import os\n'RSTAR_TEST_SECRET' in os.environ")).output == "False"
@@ -219,7 +223,7 @@ OPEN = [
 
 
 @pytest.mark.parametrize(("code", "vandal", "look", "seen"), OPEN)
-async def test_siblings_share_nothing_that_their_prefix_left_open(
+async def test_siblings_share_no_file_or_memory_that_their_prefix_left_open(
     sandbox: Sandbox, code: str, vandal: str, look: str, seen: str
 ) -> None:
     parent = await state(sandbox, f"{FORK}\n{code}", "x = 1")
@@ -230,7 +234,7 @@ async def test_siblings_share_nothing_that_their_prefix_left_open(
     assert (await sandbox.run(after, "print(x, y)")).output == "1 2"
 
 
-async def test_what_a_prefix_prints_is_not_printed_again(sandbox: Sandbox) -> None:
+async def test_the_output_of_a_prefix_is_not_repeated(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "f = open('log', 'w')\nprint('once')")
     assert (await sandbox.run(parent, "print('twice')")).output == "twice"
 
@@ -242,7 +246,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("code", ELSEWHERE)
-async def test_a_folder_of_the_steps_before_is_out_of_reach(sandbox: Sandbox, code: str) -> None:
+async def test_a_step_cannot_reach_a_folder_of_the_steps_before(sandbox: Sandbox, code: str) -> None:
     parent = await state(sandbox, f"{FORK}\nhome = os.getcwd(); open('d', 'w').write('first')")
     assert (await sandbox.run(parent, code)).error.startswith("FileNotFoundError")
     assert (await sandbox.run(parent, "print(open('d').read(), os.listdir())")).output == "first ['d']"
@@ -260,7 +264,7 @@ AGAIN = [
 
 
 @pytest.mark.parametrize(("first", "second", "look"), AGAIN)
-async def test_a_state_that_is_made_again_is_the_same(make: Make, first: str, second: str, look: str) -> None:
+async def test_a_restored_state_is_the_same(make: Make, first: str, second: str, look: str) -> None:
     if importlib.util.find_spec("scipy") is None and "scipy" in first:
         pytest.skip("no scipy here")
     found = []
@@ -276,7 +280,7 @@ async def test_a_state_that_is_made_again_is_the_same(make: Make, first: str, se
     assert found[0] == found[1]
 
 
-async def test_a_state_that_cannot_be_kept_this_time_is_run_again_with_its_step(make: Make) -> None:
+async def test_a_restored_state_that_cannot_be_kept_is_run_again_with_the_step(make: Make) -> None:
     async with make(replace(LIMITS, num_checkpoints=2)) as sandbox:
         later = time.time() + 1.0
         parent = await state(sandbox, f"import os, time\nf = open('x', 'w') if time.time() > {later} else None")
@@ -287,34 +291,34 @@ async def test_a_state_that_cannot_be_kept_this_time_is_run_again_with_its_step(
         assert (await sandbox.run(parent, "print(f.name)")).output == "x"
 
 
-async def test_the_time_of_a_step_is_its_own(sandbox: Sandbox) -> None:
+async def test_the_time_of_a_step_excludes_its_prefix(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "import time\nf = open('x', 'w')\ntime.sleep(0.3)", "y = 1")
     assert (await sandbox.run(parent, "print(y)")).seconds < 0.2
 
 
-async def test_a_temporary_folder_of_the_steps_before_may_be_given_up(sandbox: Sandbox) -> None:
+async def test_a_step_can_clean_up_a_temporary_folder_of_the_steps_before(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "import tempfile\nt = tempfile.TemporaryDirectory()")
     assert (await sandbox.run(parent, "t.cleanup()")).verdict is Verdict.OK
 
 
-async def test_a_step_may_leave_a_folder_that_is_gone(sandbox: Sandbox) -> None:
+async def test_a_step_may_end_in_a_removed_folder(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "import os, tempfile\nwith tempfile.TemporaryDirectory() as d: os.chdir(d)")
     assert (await sandbox.run(parent, "print(1)")).output == "1"
 
 
-async def test_threads_that_were_joined_are_gone(sandbox: Sandbox) -> None:
+async def test_joined_threads_are_not_forbidden(sandbox: Sandbox) -> None:
     code = "from threading import Thread\nall_ = [Thread(target=int) for _ in range(4)]\n[t.start() for t in all_]"
     for _ in range(10):
         assert (await sandbox.run(None, f"{code}\n[t.join() for t in all_]\n1")).verdict is Verdict.OK
 
 
-async def test_output_that_was_printed_before_the_time_limit_is_kept(make: Make) -> None:
+async def test_output_before_the_time_limit_is_kept(make: Make) -> None:
     async with make(HASTY) as sandbox:
         execution = await sandbox.run(None, f"{FORK}\nprint('partial')\nwhile True: pass")
     assert (execution.verdict, execution.output.strip()) == (Verdict.TIME_LIMIT, "partial")
 
 
-async def test_a_stream_of_the_steps_own_is_no_mistake(sandbox: Sandbox) -> None:
+async def test_a_step_may_replace_standard_output(sandbox: Sandbox) -> None:
     code = f"{FORK}\nimport sys\nclass Quiet:\n  write = lambda *_: 0\n  flush = lambda *_: 0\nsys.stdout = Quiet()\n"
     assert (await sandbox.run(None, f"{code}print('nothing')")).verdict is Verdict.OK
 
@@ -330,7 +334,7 @@ async def test_a_step_may_close_standard_output(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("timer", ["signal.alarm(1)", "signal.setitimer(signal.ITIMER_REAL, 1)"])
-async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> None:
+async def test_timers_are_forbidden(sandbox: Sandbox, timer: str) -> None:
     execution = await sandbox.run(None, f"import signal\n{timer}")
     assert (execution.verdict, execution.error.split(" (")[0]) == (
         Verdict.FORBIDDEN,
@@ -338,7 +342,7 @@ async def test_timers_are_named_as_forbidden(sandbox: Sandbox, timer: str) -> No
     )
 
 
-async def test_a_step_has_its_own_time_after_steps_that_cannot_be_kept(make: Make) -> None:
+async def test_a_step_after_unkept_steps_has_its_own_time_limit(make: Make) -> None:
     async with make(replace(LIMITS, seconds=1.0)) as sandbox:
         parent = await state(sandbox, "f = open('x', 'w')", f"{FORK}\ny = 1", "y = 2", "y = 3")
         start = time.monotonic()
@@ -349,7 +353,7 @@ async def test_a_step_has_its_own_time_after_steps_that_cannot_be_kept(make: Mak
         assert (await sandbox.run(parent, "print(y)")).output == "3"
 
 
-async def test_a_step_writes_nowhere_but_in_its_own_folder(sandbox: Sandbox) -> None:
+async def test_a_step_can_write_only_in_its_own_folder(sandbox: Sandbox) -> None:
     for code in (
         "open('../left', 'w')",
         "import os\nos.mkdir('../left')",
@@ -360,7 +364,7 @@ async def test_a_step_writes_nowhere_but_in_its_own_folder(sandbox: Sandbox) -> 
     assert (await sandbox.run(deeper, "print(open('../a').read())")).output == "1"
 
 
-async def test_a_folder_is_listed_in_the_same_order_when_it_is_made_again(sandbox: Sandbox) -> None:
+async def test_a_restored_folder_is_listed_in_the_same_order(sandbox: Sandbox) -> None:
     files = (
         "import os\nos.mkdir('sub')\nfor name in ('e', 'b', 'sub/z', 'a', 'sub/x', 'd'): open(name, 'w').write(name)"
     )
@@ -387,7 +391,7 @@ def refuse(self, request, descriptors):
 type(frame.f_locals['self'])._fork = refuse"""
 
 
-async def test_an_interpreter_that_refuses_to_fork_is_its_own_trajectory_s_fault(sandbox: Sandbox) -> None:
+async def test_an_interpreter_that_refuses_to_fork_makes_only_its_own_trajectory_fail(sandbox: Sandbox) -> None:
     other = await state(sandbox, f"{FORK}\nx = [1]")
     hijacked = await state(sandbox, HIJACKED)
     assert (await sandbox.run(hijacked, "import math\nprint(1)")).verdict is Verdict.EXCEPTION
@@ -395,7 +399,7 @@ async def test_an_interpreter_that_refuses_to_fork_is_its_own_trajectory_s_fault
     assert sandbox.metrics()["sandbox_lost"] == 0
 
 
-async def test_what_is_released_while_it_is_made_again_is_not_kept(sandbox: Sandbox) -> None:
+async def test_a_checkpoint_released_while_it_is_restored_is_not_kept(sandbox: Sandbox) -> None:
     parent = await state(sandbox, f"{FORK}\nx = [1]")
     for server in sandbox._servers:
         server.forget([parent])
@@ -408,19 +412,19 @@ async def test_what_is_released_while_it_is_made_again_is_not_kept(sandbox: Sand
     assert sandbox.metrics()["checkpoints_kept"] == 0
 
 
-async def test_what_is_not_a_number_is_itself_as_in_one_process(sandbox: Sandbox) -> None:
+async def test_nan_keeps_its_identity_across_steps(sandbox: Sandbox) -> None:
     parent = await state(sandbox, "import math\na = float('nan')\nb = float('nan')", "c = 1")
     assert (await sandbox.run(parent, "print((a,) == (b,), (a,) == (a,))")).output == "False True"
 
 
-async def test_numpy_is_seeded_however_it_is_imported(sandbox: Sandbox) -> None:
+async def test_numpy_is_seeded_for_any_kind_of_import(sandbox: Sandbox) -> None:
     if importlib.util.find_spec("numpy") is None:
         pytest.skip("no numpy here")
     code = "np = __import__('numpy')\nprint(np.random.rand())"
     assert (await sandbox.run(None, code)).output == (await sandbox.run(None, code)).output != ""
 
 
-async def test_closing_the_sandbox_ends_the_step_that_runs(make: Make) -> None:
+async def test_closing_the_sandbox_ends_the_running_step(make: Make) -> None:
     sandbox = make(replace(LIMITS, seconds=60.0))
     await sandbox.prepare()
     running = asyncio.create_task(sandbox.run(None, f"{FORK}\nwhile True: pass"))
@@ -455,21 +459,21 @@ def test_the_step_of_a_killed_owner_ends_with_it(provider: str, request: pytest.
     deadline = time.monotonic() + 20
     while not (there := busy() & processes_of(owner.pid, provider)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert there  # the step's process
+    assert there  # the process of the step
     owner.kill()
     owner.wait()
     deadline = time.monotonic() + 10
     while there & set(psutil.pids()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not there & set(psutil.pids())
-    if provider == "local":  # its folder goes with the next one to start
+    if provider == "local":  # the next sandbox to start removes the folder
         [folder] = tmp_path.glob("rstar-sandbox-*")
         remove_abandoned_in(tmp_path)
         assert not folder.exists()
 
 
 def processes_of(owner: int, provider: str) -> set[int]:
-    """Those that a process started, in its containers too."""
+    """The processes that `owner` started, including those in its containers."""
     if provider == "local":
         return {process.pid for process in psutil.Process(owner).children(recursive=True)}
     with engine() as client:
@@ -478,7 +482,7 @@ def processes_of(owner: int, provider: str) -> set[int]:
 
 
 def busy() -> set[int]:
-    """Processes that have used a good part of the last moments on a processor, as a step without end does."""
+    """Fork server processes that are using a processor now, as an endless step does."""
     first, found = {}, set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

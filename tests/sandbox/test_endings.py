@@ -1,4 +1,4 @@
-"""Starts that fail or are given up leave no process, no container and no folder."""
+"""A start that fails or is cancelled leaves no process, no container and no folder."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LIMITS = Limits()
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the local provider's folders are made."""
+    """The folder in which the local provider makes its work folders."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 class Engine:
-    """Starts containers that hold the other end of their connection and say nothing."""
+    """Starts containers that keep their connection open and send nothing."""
 
     def __init__(self) -> None:
         self.let_start = threading.Event()
@@ -59,33 +59,33 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
         end.close()
 
 
-async def given_up(starting: asyncio.Task[Any]) -> None:
+async def cancelled(starting: asyncio.Task[Any]) -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
 
 
-async def test_a_container_whose_start_is_given_up_is_removed(engine: Engine) -> None:
-    starting = asyncio.create_task(ContainerLink.start(LIMITS, image="i"))
+async def test_a_container_whose_start_is_cancelled_is_removed(engine: Engine) -> None:
+    starting = asyncio.create_task(ContainerLink.start(LIMITS))
     while not engine.ends:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)  # it waits for the first line
-    await given_up(starting)
+    await asyncio.sleep(0.05)  # now it waits for the first line
+    await cancelled(starting)
     assert engine.removed == ["container 1"]
 
 
-async def test_a_container_that_starts_after_it_was_given_up_is_removed(engine: Engine) -> None:
+async def test_a_container_that_starts_after_the_cancellation_is_removed(engine: Engine) -> None:
     engine.let_start.clear()
-    starting = asyncio.create_task(ContainerLink.start(LIMITS, image="i"))
+    starting = asyncio.create_task(ContainerLink.start(LIMITS))
     await asyncio.sleep(0.05)
     asyncio.get_running_loop().call_later(0.05, engine.let_start.set)
-    await given_up(starting)
+    await cancelled(starting)
     assert engine.removed == ["container 1"]
 
 
 @pytest.mark.parametrize("said", [b"", b"{}\n", b"no JSON\n"])
-async def test_a_container_that_starts_wrongly_is_removed(engine: Engine, said: bytes) -> None:
-    starting = asyncio.create_task(ContainerLink.start(LIMITS, image="i"))
+async def test_a_container_that_sends_a_wrong_first_line_is_removed(engine: Engine, said: bytes) -> None:
+    starting = asyncio.create_task(ContainerLink.start(LIMITS))
     while not engine.ends:
         await asyncio.sleep(0.01)
     if said:
@@ -96,7 +96,7 @@ async def test_a_container_that_starts_wrongly_is_removed(engine: Engine, said: 
     assert engine.removed == ["container 1"]
 
 
-async def test_where_one_server_does_not_start_the_others_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_one_server_does_not_start_the_others_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DockerSandbox, "_check", lambda _: None)
     sandbox = DockerSandbox(num_workers=3)
     closed = []
@@ -117,7 +117,7 @@ async def test_where_one_server_does_not_start_the_others_are_closed(monkeypatch
 
 
 @pytest.mark.parametrize("error", [requests.exceptions.ReadTimeout, ConnectionResetError])
-def test_an_engine_that_fails_at_the_end_is_no_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_fails_at_a_removal_is_no_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     class Failing:
@@ -131,19 +131,19 @@ def test_an_engine_that_fails_at_the_end_is_no_error(error: type[Exception], mon
     assert asked == ["api"]
 
 
-async def test_a_local_server_whose_start_is_given_up_is_killed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_local_server_whose_start_is_cancelled_is_killed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "BOOT", "import time; time.sleep(60)")
     before = set(psutil.Process().children())
     starting = asyncio.create_task(LocalLink.start(LIMITS, namespaces=False))
     while not (children := set(psutil.Process().children()) - before):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
-    await given_up(starting)
+    await cancelled(starting)
     assert not psutil.wait_procs(children, timeout=3)[1]
     assert not list(work.iterdir())
 
 
-async def test_where_no_local_server_can_be_started_its_folder_goes(
+async def test_if_no_local_server_can_be_started_its_folder_is_removed(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link.sys, "executable", "/nowhere/python")
@@ -152,7 +152,7 @@ async def test_where_no_local_server_can_be_started_its_folder_goes(
     assert not list(work.iterdir())
 
 
-async def test_the_number_of_a_dead_server_is_not_signalled(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_process_id_of_a_dead_server_is_not_signalled(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = await LocalLink.start(LIMITS, namespaces=False)
     os.kill(started.pid or 0, signal.SIGKILL)
     while started.alive:

@@ -1,3 +1,5 @@
+"""Groups take turns at a FairLock."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,10 +18,10 @@ async def take(lock: FairLock, group: str, taken: list[str]) -> None:
 async def test_groups_take_turns_however_many_wait_in_one() -> None:
     lock, taken = FairLock(), []
     await asyncio.gather(*(take(lock, group, taken) for group in "aaaabbc"))
-    assert "".join(taken) == "aabcaba"  # the first holds it at once; then a, b, c, a, b, a
+    assert "".join(taken) == "aabcaba"  # the first gets it at once; then the groups alternate
 
 
-async def test_one_who_gives_up_loses_the_turn_and_nobody_else_does() -> None:
+async def test_a_cancelled_waiter_loses_only_its_own_turn() -> None:
     lock, taken = FairLock(), []
     async with lock.hold():
         tasks = [asyncio.create_task(take(lock, group, taken)) for group in "ab"]

@@ -1,7 +1,7 @@
-# ruff: noqa: E501 - a table reads best with a row a line
-"""Hostile steps against the Docker provider, Python's own checks switched off: only the walls behind them stand.
+# ruff: noqa: E501 - the table of steps has one row per line
+"""Hostile steps on the Docker provider, with the audit hook off, so that only the kernel's protections are left.
 
-After each the sandbox serves the next request within a second, and no verdict or output is another's.
+After each, the sandbox answers the next request within a second, and each step gets its own verdict and output.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ HOSTILE = {
     "execute": ("import os\nos.execv('/bin/sh', ['sh'])", {EXCEPTION}, "PermissionError"),
     "a program": ("import subprocess\nsubprocess.run(['true'])", {EXCEPTION}, "PermissionError"),
     "write the root": ("open('/usr/evil', 'w')", {EXCEPTION}, "Read-only file system"),
-    "write the server's code": ("open('/opt/rstar/sandbox/server.py', 'a')", {EXCEPTION}, "Error"),
+    "write the server's code": ("open('/opt/rstar/sandbox/inside/server.py', 'a')", {EXCEPTION}, "Error"),
     "symlink": ("import os\nos.symlink('/etc/passwd', 'p')\nopen('p', 'a')", {EXCEPTION}, "Error"),
     "hard link": ("import os\nos.link('/etc/passwd', 'p')", {EXCEPTION}, "Error"),
     "device": ("import os, stat\nos.mknod('d', stat.S_IFBLK | 0o666, os.makedev(8, 0))", {EXCEPTION}, "PermissionError"),
@@ -99,7 +99,7 @@ async def sandbox(docker_image: str) -> AsyncIterator[Sandbox]:
 
 
 @pytest.mark.parametrize(("code", "verdicts", "said"), HOSTILE.values(), ids=HOSTILE.keys())
-async def test_it_is_contained(sandbox: Sandbox, code: str, verdicts: set[Verdict], said: str) -> None:
+async def test_a_hostile_step_is_contained(sandbox: Sandbox, code: str, verdicts: set[Verdict], said: str) -> None:
     start = time.monotonic()
     execution = await sandbox.run(None, code)
     assert execution.verdict in verdicts, execution
@@ -113,7 +113,7 @@ async def test_it_is_contained(sandbox: Sandbox, code: str, verdicts: set[Verdic
     assert sandbox.metrics()["server_starts"] == 1
 
 
-async def test_a_step_changes_nothing_for_siblings_and_strangers(sandbox: Sandbox) -> None:
+async def test_a_step_changes_nothing_for_siblings_and_other_trees(sandbox: Sandbox) -> None:
     parent = (await sandbox.run(None, "import builtins, sys, json\nx = [1]")).checkpoint
     vandal = (
         "builtins.print = builtins.len = None\nsys.meta_path.clear()\njson.dumps = None\nx.append(2)\n"
@@ -128,7 +128,7 @@ async def test_a_step_changes_nothing_for_siblings_and_strangers(sandbox: Sandbo
     assert stranger.output == '[] ["fractions"]'
 
 
-async def test_what_is_written_to_every_descriptor_is_no_reply(sandbox: Sandbox) -> None:
+async def test_data_written_to_every_descriptor_is_no_reply(sandbox: Sandbox) -> None:
     forged = (
         "import json, os, struct\n"
         "reply = json.dumps({'status': 'ok', 'error': '', 'echo': 'forged', 'ending': 'finished'}).encode()\n"
@@ -144,7 +144,7 @@ async def test_what_is_written_to_every_descriptor_is_no_reply(sandbox: Sandbox)
     assert [(await other).output for other in others] == [str(n) for n in range(6)]
 
 
-async def test_a_killed_container_is_replaced_and_nothing_is_lost(sandbox: Sandbox) -> None:
+async def test_a_killed_container_is_replaced_and_no_step_is_lost(sandbox: Sandbox) -> None:
     parent = (await sandbox.run(None, "import math\nx = [1, 2]")).checkpoint
     running = asyncio.create_task(sandbox.run(parent, "import time\ntime.sleep(0.4)\nprint(x)"))
     await asyncio.sleep(0.15)
@@ -156,7 +156,7 @@ async def test_a_killed_container_is_replaced_and_nothing_is_lost(sandbox: Sandb
     assert sandbox.metrics()["sandbox_lost"] == 1
 
 
-async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(docker_image: str) -> None:
+async def test_containers_of_a_killed_run_are_removed_at_the_next_start(docker_image: str) -> None:
     from sandbox.container import LABEL, container_options, engine, remove_orphans
 
     options = container_options(LIMITS, None)
@@ -168,7 +168,7 @@ async def test_containers_of_a_killed_run_are_cleared_away_at_the_next_start(doc
             assert orphan.id not in [c.id for c in client.containers.list(all=True)]
             living = {"label": f"{LABEL}={os.getpid()}"}
             mine = {each.id for each in client.containers.list(filters=living)}
-            assert mine and not mine & set(remove_orphans(client))  # those of living processes stay
+            assert mine and not mine & set(remove_orphans(client))  # containers of living processes stay
             assert {each.id for each in client.containers.list(filters=living)} == mine
         assert not client.containers.list(all=True, filters={"label": f"{LABEL}={os.getpid()}"})
 
@@ -198,7 +198,7 @@ FORGED = {
 
 
 async def honest(sandbox: Sandbox) -> None:
-    """A step of another tree gives its own answer, at once."""
+    """A step of another tree gives its own answer within a second."""
     start = time.monotonic()
     execution = await sandbox.run(
         None, "import math\nwith open('f', 'w') as f: f.write('hello')\nprint(math.gcd(12, 18), open('f').read())"
@@ -208,14 +208,14 @@ async def honest(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("message", FORGED.values(), ids=FORGED.keys())
-async def test_a_forged_reply_is_that_step_s_own_fault(sandbox: Sandbox, message: str) -> None:
+async def test_a_forged_reply_makes_only_that_step_fail(sandbox: Sandbox, message: str) -> None:
     execution = await sandbox.run(None, f"{CHANNEL}reply({message})\ntime.sleep(9)")
     assert execution.verdict is Verdict.FORBIDDEN
     await honest(sandbox)
     assert sandbox.metrics()["sandbox_lost"] == 0
 
 
-async def test_a_huge_frame_is_forged_and_a_slow_one_ends_at_the_deadline(sandbox: Sandbox) -> None:
+async def test_a_huge_frame_counts_as_forged_and_a_slow_one_ends_at_the_deadline(sandbox: Sandbox) -> None:
     execution = await sandbox.run(None, f"{CHANNEL}os.write(s, struct.pack('!I', 2**31))\ntime.sleep(9)")
     assert execution.verdict is Verdict.FORBIDDEN
     start = time.monotonic()
@@ -225,14 +225,14 @@ async def test_a_huge_frame_is_forged_and_a_slow_one_ends_at_the_deadline(sandbo
     await honest(sandbox)
 
 
-async def test_variables_nested_deeply_are_left_out(sandbox: Sandbox) -> None:
+async def test_deeply_nested_variables_are_ignored(sandbox: Sandbox) -> None:
     deep = "nest = 0\nfor _ in range(900): nest = [nest]\n"
     execution = await sandbox.run(None, f"{CHANNEL}{deep}reply({WHOLE} | {{'variables': {{'x': nest}}}})")
     assert execution.verdict is OK
     await honest(sandbox)
 
 
-async def test_text_is_short_and_encodable(sandbox: Sandbox) -> None:
+async def test_texts_of_a_step_are_bounded_and_encodable(sandbox: Sandbox) -> None:
     long = await sandbox.run(None, "import os\nraise type('E' * 30_000_000, (Exception,), {})('m')")
     assert long.verdict is EXCEPTION and len(long.error) <= 2000
     odd = await sandbox.run(None, "import os\nclass A:\n    def __repr__(self): return '\\ud800'\nA()")
@@ -242,7 +242,7 @@ async def test_text_is_short_and_encodable(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("lie", ["victim", "-1", "1", "2**70", "'abc'"])
-async def test_the_process_to_kill_is_not_the_step_s_to_name(sandbox: Sandbox, lie: str) -> None:
+async def test_a_step_cannot_choose_which_process_is_killed(sandbox: Sandbox, lie: str) -> None:
     victim = await sandbox.run(None, "import os\nx = [1]\nprint(os.getpid())")
     lie = victim.output if lie == "victim" else lie
     liar = await sandbox.run(None, f"import os\nos.getpid = lambda: {lie}\nos.listdir = None")
@@ -267,35 +267,35 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("code", REFUSALS.values(), ids=REFUSALS.keys())
-async def test_it_is_refused(sandbox: Sandbox, code: str) -> None:
+async def test_the_kernel_refuses_it(sandbox: Sandbox, code: str) -> None:
     execution = await sandbox.run(None, f"import os\n{code}")
     assert execution.verdict is EXCEPTION
     assert re.search("Permission denied|not permitted|Read-only file system|No space left", execution.error), execution
     await honest(sandbox)
 
 
-async def test_a_step_that_lowers_its_own_limits_harms_itself_only(sandbox: Sandbox) -> None:
+async def test_a_step_that_lowers_its_own_limits_harms_only_itself(sandbox: Sandbox) -> None:
     low = await sandbox.run(None, "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))")
     assert (await sandbox.run(low.checkpoint, "import math\nprint(2)")).output == "2"
     await honest(sandbox)
 
 
-async def test_a_kept_interpreter_does_not_go_on(sandbox: Sandbox) -> None:
-    for _ in range(4):  # each says that it is done, and is not
+async def test_a_kept_interpreter_does_not_run(sandbox: Sandbox) -> None:
+    for _ in range(4):  # each reports its end and then keeps running
         spinner = await sandbox.run(None, f"{CHANNEL}reply({WHOLE})\nwhile True: pass")
         assert spinner.verdict is OK
     states = (
         "import os, time\ntime.sleep(0.2)\nfor p in os.listdir('/proc'):\n"
         "    if p.isdigit() and p != str(os.getpid()): print(open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0])"
     )
-    assert (await sandbox.run(None, states)).output.split().count("T") >= 4  # stopped, and none runs
+    assert (await sandbox.run(None, states)).output.split().count("T") >= 4  # T: stopped
     assert "R" not in (await sandbox.run(None, states)).output
     await honest(sandbox)
     assert (await sandbox.run(spinner.checkpoint, "import math\nprint(1)")).verdict in (EXCEPTION, OK)
     await honest(sandbox)
 
 
-async def test_names_of_folders_to_come_cannot_be_taken(sandbox: Sandbox) -> None:
+async def test_a_step_cannot_take_the_names_of_future_folders(sandbox: Sandbox) -> None:
     squatter = f"import os\nfor i in range(5000):\n    try: os.mkdir('{WORK}/c' + str(i))\n    except OSError: pass"
     await sandbox.run(None, squatter)
     folders = {(await sandbox.run(None, "import os\nprint(os.path.basename(os.getcwd()))")).output for _ in range(2)}
@@ -312,14 +312,14 @@ async def test_names_of_folders_to_come_cannot_be_taken(sandbox: Sandbox) -> Non
     ],
     ids=["blocks", "inodes"],
 )
-async def test_what_is_left_outside_is_cleared_away(sandbox: Sandbox, code: str) -> None:
+async def test_files_left_outside_the_step_s_folder_are_removed(sandbox: Sandbox, code: str) -> None:
     assert (await sandbox.run(None, f"import os\n{code}")).verdict in (EXCEPTION, TIME)
-    await sandbox.run(None, "import os")  # finds a fresh container
+    await sandbox.run(None, "import os")  # runs in a new container
     await honest(sandbox)
     assert sandbox.metrics()["server_starts"] == 2
 
 
-async def test_a_folder_that_cannot_be_copied_is_an_error_of_its_tree(sandbox: Sandbox) -> None:
+async def test_a_folder_that_cannot_be_copied_is_an_error_of_its_own_tree(sandbox: Sandbox) -> None:
     for code in ("open('f', 'w').close()\nos.chmod('f', 0)", "os.chmod('.', 0)"):
         execution = await sandbox.run(None, f"import os\n{code}")
         if execution.checkpoint:
@@ -328,14 +328,14 @@ async def test_a_folder_that_cannot_be_copied_is_an_error_of_its_tree(sandbox: S
         await honest(sandbox)
 
 
-async def test_a_folder_as_deep_as_can_be_is_removed(sandbox: Sandbox) -> None:
+async def test_a_very_deep_folder_is_removed(sandbox: Sandbox) -> None:
     await sandbox.run(None, "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n1 / 0")
     await honest(sandbox)
     used = await sandbox.run(None, "import os\ns = os.statvfs('.')\nprint(s.f_files - s.f_ffree < 100)")
     assert used.output == "True"
 
 
-async def test_an_interpreter_that_ends_itself_again_and_again_is_its_tree_s_fault(sandbox: Sandbox) -> None:
+async def test_an_interpreter_that_keeps_ending_itself_makes_only_its_own_tree_fail(sandbox: Sandbox) -> None:
     gone = await sandbox.run(None, f"{CHANNEL}reply({WHOLE})\nos._exit(0)")
     await asyncio.sleep(0.1)
     assert (await sandbox.run(gone.checkpoint, "import math\nprint(1)")).verdict is EXCEPTION
@@ -343,7 +343,7 @@ async def test_an_interpreter_that_ends_itself_again_and_again_is_its_tree_s_fau
     assert sandbox.metrics()["sandbox_lost"] == 0
 
 
-async def test_nothing_of_another_tree_is_in_the_memory_that_first_steps_begin_with(sandbox: Sandbox) -> None:
+async def test_the_memory_of_a_first_step_has_nothing_of_another_tree(sandbox: Sandbox) -> None:
     victim = await sandbox.run(None, "import os\nsecret = 'MARKER-' + str(40 + 2)\nopen('notes', 'w').write(secret)")
     search = (
         "import sympy, sys, ctypes, re\nframe, seen = sys._getframe(), []\nwhile frame:\n"

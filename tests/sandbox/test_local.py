@@ -1,4 +1,4 @@
-"""What only the local provider promises: what it survives, and what it says of itself."""
+"""The local provider: which failures it survives, and what it says about itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_server_killed_under_a_step_is_replaced_and_the_step_retried() -
         assert (metrics["sandbox_lost"], metrics["server_starts"]) == (1, 2)
 
 
-async def test_after_its_retries_the_caller_learns_that_the_sandbox_is_lost() -> None:
+async def test_after_the_last_retry_the_caller_gets_sandbox_lost() -> None:
     async with one_worker() as sandbox:
         running = asyncio.create_task(sandbox.run(None, f"x = []\n{SLOW}"))
         with pytest.raises(SandboxLost):
@@ -49,7 +49,7 @@ async def test_after_its_retries_the_caller_learns_that_the_sandbox_is_lost() ->
         assert (await sandbox.run(None, "x = []\nx")).output == "[]"
 
 
-async def test_a_killed_checkpoint_is_made_again_without_losing_the_others() -> None:
+async def test_a_killed_checkpoint_is_restored_without_losing_the_others() -> None:
     async with one_worker() as sandbox:
         parent = (await sandbox.run(None, "import os\nx = [1]\nprint(os.getpid())")).checkpoint
         tree = psutil.Process(sandbox._servers[0].pid).children(recursive=True)
@@ -58,7 +58,7 @@ async def test_a_killed_checkpoint_is_made_again_without_losing_the_others() -> 
         assert sandbox.metrics()["server_starts"] == 1
 
 
-async def test_a_step_that_takes_longer_when_it_is_made_again_has_the_time_of_any_step() -> None:
+async def test_a_step_that_takes_longer_when_it_runs_again_has_the_full_time_limit() -> None:
     async with one_worker() as sandbox:
         soon = time.time() + 1.0
         slow_later = f"import os, time\nif time.time() > {soon}:\n    time.sleep(1.0)\nx = [1]\nprint(os.getpid())"
@@ -100,8 +100,8 @@ STEPS = [
 ]
 
 
-async def test_the_fast_path_tells_the_same_as_a_fork() -> None:
-    told = []
+async def test_the_fast_path_gives_the_same_results_as_a_fork() -> None:
+    results = []
     for fast_path in (True, False):
         async with LocalSandbox(limits=LIMITS, num_workers=1, fast_path=fast_path) as sandbox:
             checkpoint, executions = None, []
@@ -109,12 +109,12 @@ async def test_the_fast_path_tells_the_same_as_a_fork() -> None:
                 execution = await sandbox.run(checkpoint, step)
                 checkpoint = execution.checkpoint or checkpoint
                 executions.append((execution.verdict, execution.output, execution.error))
-            told.append(executions)
+            results.append(executions)
             assert sandbox.metrics()["fast_path_share"] == fast_path
-    assert told[0] == told[1]
+    assert results[0] == results[1]
 
 
-async def test_servers_start_only_when_there_is_work_for_them() -> None:
+async def test_servers_start_only_when_they_get_a_step() -> None:
     async with LocalSandbox(limits=LIMITS, num_workers=4) as sandbox:
         for _ in range(5):
             await sandbox.run(None, "x = 1")
@@ -122,7 +122,7 @@ async def test_servers_start_only_when_there_is_work_for_them() -> None:
         assert sandbox.metrics()["fast_path_share"] == 1.0
 
 
-async def test_it_says_once_at_start_what_it_does_not_protect_against(caplog: pytest.LogCaptureFixture) -> None:
+async def test_at_the_start_it_logs_once_what_it_does_not_protect_against(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="sandbox"):
         async with one_worker() as sandbox:
             await sandbox.run(None, "x = []")
@@ -130,12 +130,12 @@ async def test_it_says_once_at_start_what_it_does_not_protect_against(caplog: py
     assert "does NOT protect" in sandbox.protections()
 
 
-async def test_what_the_kernel_refused_is_said() -> None:
+async def test_the_text_names_what_the_kernel_refused() -> None:
     async with LocalSandbox(limits=LIMITS, num_workers=1, namespaces=False) as sandbox:
         assert "it can use the network" in sandbox.protections()
 
 
-async def test_an_isolated_step_finds_no_network_and_no_other_process() -> None:
+async def test_an_isolated_step_sees_no_network_and_no_other_process() -> None:
     async with one_worker() as sandbox:
         if not sandbox._servers[0].isolation["network"]:
             pytest.skip("the kernel gives no network namespace to this user")
@@ -144,7 +144,7 @@ async def test_an_isolated_step_finds_no_network_and_no_other_process() -> None:
         assert int((await sandbox.run(None, "import os\nos.getpid()")).output) < 1000
 
 
-def test_an_unknown_provider_is_the_user_s_error() -> None:
+def test_an_unknown_provider_is_a_user_error() -> None:
     with pytest.raises(UserError, match=r"unknown sandbox 'dokcer': choose one of auto, docker, gvisor, local"):
         open_sandbox("dokcer")
 

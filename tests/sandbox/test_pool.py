@@ -1,4 +1,4 @@
-"""What the pool does with its servers, whatever they are: turns, retries, versions, ends."""
+"""What the pool does with any kind of server: turns, retries, versions, closing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sandbox.pool import PYTHON, Sandbox
 
 
 class Canned:
-    """A link that says hello and no more."""
+    """A link that sends its first line and nothing else."""
 
     def __init__(self, python: str = PYTHON) -> None:
         self.isolation: dict[str, bool] = {}
@@ -58,7 +58,7 @@ def pool(launch: Any = lost, num_retries: int = 0, num_workers: int = 1) -> Pool
     return Pool(launch, limits=Limits(num_retries=num_retries), num_workers=num_workers)
 
 
-async def test_first_steps_wait_as_the_item_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_waits_in_the_group_of_its_context_or_else_of_its_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[Hashable] = []
     sandbox = pool()
 
@@ -76,15 +76,28 @@ async def test_first_steps_wait_as_the_item_that_they_are_of(monkeypatch: pytest
     assert groups == ["c1", parent, "item", "item"]
 
 
-async def test_a_retry_waits_a_little_longer_each_time() -> None:
+async def test_each_retry_waits_longer_than_the_one_before() -> None:
     start = time.monotonic()
     with pytest.raises(SandboxLost):
         await pool(num_retries=2).run(None, "import math")
     assert 0.6 <= time.monotonic() - start < 2
 
 
+async def test_an_error_without_a_message_is_named_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(Canned):
+        async def send(self, line: bytes) -> None:
+            raise TimeoutError
+
+    async def launch(limits: Limits) -> Silent:
+        return Silent()
+
+    with caplog.at_level(logging.WARNING, logger="sandbox"), pytest.raises(SandboxLost, match=r"^TimeoutError$"):
+        await pool(launch).run(None, "import math")
+    assert [record.message for record in caplog.records] == ["the sandbox died (attempt 1 of 1): TimeoutError"]
+
+
 @pytest.mark.parametrize(("python", "num_fast"), [(PYTHON, 1), ("2.7", 0)])
-async def test_steps_of_another_python_are_not_run_in_this_one(
+async def test_with_another_python_on_the_servers_there_is_no_fast_path(
     python: str, num_fast: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def launch(limits: Limits) -> Canned:
@@ -105,7 +118,7 @@ async def test_steps_of_another_python_are_not_run_in_this_one(
             assert sandbox.metrics()["fast_path"] == num_fast
 
 
-async def test_one_server_that_does_not_close_keeps_none_of_the_others_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_one_server_fails_to_close_the_others_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     links: list[Canned] = []
 
     async def launch(limits: Limits) -> Canned:
@@ -123,14 +136,14 @@ async def test_one_server_that_does_not_close_keeps_none_of_the_others_open(monk
     assert [link.alive for link in links] == [True, False, False]
 
 
-async def test_threads_fit_into_the_address_space_of_a_step() -> None:
+async def test_a_step_has_address_space_for_threads() -> None:
     code = "from concurrent.futures import ThreadPoolExecutor as P\nwith P(8) as p: print(sum(p.map(len, ['ab'] * 64)))"
     async with LocalSandbox(num_workers=1) as sandbox:
         execution = await sandbox.run(None, code)
     assert (execution.verdict, execution.output) == (Verdict.OK, "128")
 
 
-async def test_a_closed_sandbox_runs_nothing_and_code_is_text() -> None:
+async def test_a_closed_sandbox_runs_no_step_and_code_must_be_text() -> None:
     async with LocalSandbox(num_workers=1) as sandbox:
         with pytest.raises(TypeError, match="the code of a step is text, not bytes"):
             await sandbox.run(None, b"x = 1")  # type: ignore[arg-type]
@@ -139,7 +152,7 @@ async def test_a_closed_sandbox_runs_nothing_and_code_is_text() -> None:
             await sandbox.run(None, code)
 
 
-def test_limits_that_nothing_can_keep_are_refused() -> None:
+def test_limits_of_zero_or_less_are_refused() -> None:
     for name in ("seconds", "memory_bytes", "num_checkpoints"):
         with pytest.raises(ValueError, match=f"limits: {name} is 0"):
             Limits(**{name: 0})
@@ -149,7 +162,7 @@ def test_limits_that_nothing_can_keep_are_refused() -> None:
         LocalSandbox(num_workers=0)
 
 
-def test_memory_is_gathered_in_huge_pages_where_the_kernel_can() -> None:
+def test_memory_is_collapsed_into_huge_pages_if_the_kernel_can() -> None:
     code = """
 import mmap
 from pathlib import Path

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.grading.judge import MathJudge
 from miniature.writer import BootstrapPolicy
 from rstar.inference.solving import Budget, Ending
@@ -79,7 +80,7 @@ def served(policy: Policy | None = None, *, budget: Budget | None = None, **limi
 
     async def serve() -> None:
         async with open_sandbox("local") as executor, MathJudge() as judge:
-            engines = Engines(policy or BootstrapPolicy(), Shorter(), executor, judge)
+            engines = Engines(DOMAIN, policy or BootstrapPolicy(), Shorter(), executor, judge)
             settings = SearchSettings(num_rollouts=1, num_candidates=4)
             service = Service("tiny", engines, settings, budget=budget or Budget(4), limits=Limits(**limits))
             config = uvicorn.Config(service.app(), lifespan="off", log_level="warning", timeout_graceful_shutdown=10)

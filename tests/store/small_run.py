@@ -1,4 +1,4 @@
-"""A run of two rounds, small enough to compute every figure of it by hand."""
+"""A run of two rounds, so small that every figure in the tests was computed by hand."""
 
 import json
 from itertools import count
@@ -22,7 +22,7 @@ def problem(id, level, answer, *, synthetic=False):
 
 
 def tree(round, problem_id, answers, *, shard=0, index=0):
-    """A root, one code step, then one terminal an entry of `answers`: (answer, correct, num_samples)."""
+    """A root, one code step, one failed step, and a terminal node per (answer, correct, num_samples) in `answers`."""
     ids = count()
     base = {
         **WRITTEN,
@@ -115,7 +115,7 @@ def trajectory(round, problem_id, path, correct, *, wrong_step, num_tokens):
 
 
 def chosen(round, choice, wrong):
-    """One SFT row a flag of `wrong`: a right answer, with or without a wrong step."""
+    """SFT rows with a right answer: one per flag of `wrong`, which says whether the trajectory has a wrong step."""
     return [
         {
             **WRITTEN,
@@ -178,7 +178,7 @@ def phase(round, name, seconds, num_tokens, **counts):
 
 
 def build(root: Path | str) -> Run:
-    """Coverage (all / gsm / math / olympiad): round 1 is 50 / 100 / 0 / 0 %, round 2 is 75 / 100 / 100 / 0 %."""
+    """Coverage of all / gsm / math / olympiad: 50 / 100 / 0 / 0 % in round 1, 75 / 100 / 100 / 0 % in round 2."""
     run = Run(root)
     levels = {"g1": "gsm", "g2": "gsm", "m1": "math", "o1": "olympiad"}
     write_rows(run.problems("train"), "problems", [problem(id, level, "1") for id, level in levels.items()])
@@ -210,10 +210,10 @@ def build(root: Path | str) -> Run:
     write_rows(run.evaluations(0), "evaluations", evaluation(0, "pass@1", [1, 0, 0, 0], num_tokens=10))
     for round, policy, pairs in ((1, [1, 1, 0, 0], [1, 1, 1, 0, 0]), (2, [1, 1, 1, 0], [1, 1, 1, 1, 0])):
         rows = evaluation(round, "pass@1", policy, num_tokens=10) + evaluation(round, "ppm_pairs", pairs, num_tokens=0)
+        if round == 2:
+            rows += evaluation(2, "system", [1, 1, 1, 1], num_tokens=85, num_trajectories=8)
+            rows += evaluation(2, "majority", [1, 1, 1, 0], num_tokens=80, num_trajectories=8)
         write_rows(run.evaluations(round), "evaluations", rows)
-    rows = evaluation(2, "system", [1, 1, 1, 1], num_tokens=85, num_trajectories=8)
-    rows += evaluation(2, "majority", [1, 1, 1, 0], num_tokens=80, num_trajectories=8)
-    write_rows(run.evaluations(2, "system"), "evaluations", rows)
     write_rows(run.rounds(1, "search"), "rounds", [phase(1, "search", 10.5, 1234, **SEARCHED)])
     write_rows(run.rounds(1, "sft"), "rounds", [phase(1, "sft", 61.0, 5678)])
     return run

@@ -8,9 +8,11 @@ import pytest
 
 from rstar.protocols import UserError
 from store.catalog import open_catalog, query
-from store.layout import Run
+from store.layout import RUN_FORMAT, Run
 from store.schema import TABLES
 from store.shards import to_arrow, write_rows
+
+RECIPE = f'{{"format": {RUN_FORMAT}}}'
 
 
 def count(con, table):
@@ -18,7 +20,7 @@ def count(con, table):
 
 
 def test_every_table_has_a_view_with_the_written_columns_even_without_files(tmp_path):
-    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text(RECIPE)
     with open_catalog(tmp_path) as con:
         for table in TABLES.values():
             view = con.sql(f"SELECT * FROM {table.name}").to_arrow_table()
@@ -26,7 +28,7 @@ def test_every_table_has_a_view_with_the_written_columns_even_without_files(tmp_
             assert view.schema.types == to_arrow(table.name, []).schema.types, table.name
 
 
-def test_any_client_opens_the_catalog_file_and_finds_the_sentences(small_run):
+def test_any_client_can_open_the_catalog_file_and_read_the_column_comments(small_run):
     open_catalog(small_run.root).close()
     with duckdb.connect(small_run.catalog, read_only=True) as con:
         assert count(con, "problems") == 5
@@ -35,7 +37,7 @@ def test_any_client_opens_the_catalog_file_and_finds_the_sentences(small_run):
         assert con.execute(sql).fetchone() == ("Visit count N.",)
 
 
-def test_a_new_shard_is_seen_without_rebuilding(small_run):
+def test_a_new_shard_is_visible_without_reopening(small_run):
     with open_catalog(small_run.root) as con:
         before = count(con, "rounds")
         row = con.sql("SELECT * FROM rounds LIMIT 1").to_arrow_table().to_pylist()[0]
@@ -43,9 +45,9 @@ def test_a_new_shard_is_seen_without_rebuilding(small_run):
         assert count(con, "rounds") == before + 1
 
 
-def test_the_first_file_of_a_table_is_seen_when_the_catalog_is_opened_again(build_small_run, small_run, tmp_path):
+def test_the_first_file_of_a_table_is_visible_after_reopening(build_small_run, small_run, tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "recipe.json").write_text("{}")
+    (tmp_path / "empty" / "recipe.json").write_text(RECIPE)
     open_catalog(tmp_path / "empty").close()
     build_small_run(tmp_path / "empty")
     open_catalog(tmp_path / "empty").close()
@@ -53,7 +55,7 @@ def test_the_first_file_of_a_table_is_seen_when_the_catalog_is_opened_again(buil
         assert count(con, "problems") == 5
 
 
-def test_a_moved_run_is_put_right_when_it_is_opened(small_run, tmp_path):
+def test_the_catalog_of_a_moved_run_is_rewritten_when_it_is_opened(small_run, tmp_path):
     open_catalog(small_run.root).close()
     moved = tmp_path / "it's [moved] here"
     shutil.move(small_run.root, moved)
@@ -62,7 +64,7 @@ def test_a_moved_run_is_put_right_when_it_is_opened(small_run, tmp_path):
         assert count(con, "nodes") == 43
 
 
-def test_a_catalog_in_use_or_in_ruins_stops_nobody(small_run):
+def test_a_locked_or_corrupt_catalog_file_stops_no_query(small_run):
     open_catalog(small_run.root).close()
     with duckdb.connect(small_run.catalog):
         assert query(small_run.root, "SELECT count(*) FROM problems").rows() == [(5,)]
@@ -77,12 +79,7 @@ def test_a_problem_in_two_files_is_one_problem(small_run):
     assert query(small_run.root, "SELECT count(*) FROM problems").rows() == [(5,)]
 
 
-def test_q_values_leave_out_root_invalid_and_unvisited_nodes(small_run):
-    sql = "SELECT node, visits, q FROM q_values WHERE round = 1 AND problem_id = 'g1' ORDER BY id"
-    assert query(small_run.root, sql).rows() == [("0:1", 2, 0.0), ("0:3", 1, 1.0), ("0:4", 1, -1.0)]
-
-
-def test_nothing_asked_changes_the_run(small_run):
+def test_no_statement_changes_the_run(small_run):
     query(small_run.root, "DROP VIEW nodes")
     assert query(small_run.root, "SELECT count(*) FROM nodes").rows() == [(43,)]
 
@@ -95,7 +92,7 @@ def test_nothing_asked_changes_the_run(small_run):
         ("SELEC 1", "SQL: Parser Error"),
     ],
 )
-def test_wrong_sql_is_one_line(small_run, sql, complaint):
+def test_wrong_sql_is_an_error_of_one_line(small_run, sql, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         query(small_run.root, sql)
     assert "\n" not in str(caught.value)
@@ -111,3 +108,9 @@ def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no run at .*nothing"):
         open_catalog(tmp_path / "nothing")
     assert not Run(tmp_path / "nothing").exists()
+
+
+def test_a_run_of_an_earlier_version_is_refused(small_run):
+    Path(small_run.recipe).write_text("{}")
+    with pytest.raises(UserError, match=r"small: made by an earlier version of rstar .* start a new run$"):
+        open_catalog(small_run.root)

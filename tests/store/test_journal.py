@@ -1,4 +1,4 @@
-"""A journal keeps what whole lines say, for one owner and one writer."""
+"""A journal keeps whole lines, for one owner and one writer."""
 
 import time
 
@@ -17,17 +17,17 @@ def url(tmp_path):
     return str(tmp_path / "trees" / "shard.jsonl")
 
 
-def test_what_was_put_is_there_at_once_and_after_a_reopening(url):
+def test_a_put_value_is_returned_at_once_and_after_reopening(url):
     value = [["text\n\ud800 \\", 3, -0.1, 7], [1e-300]]
     with FileJournal(url, OWNER) as journal:
         journal.put(KEY, value)
         assert journal.get(KEY) == value
     with FileJournal(url, OWNER) as journal:
-        assert (journal.get(KEY), journal.get(OTHER), journal.num_replayed) == (value, None, 1)
+        assert (journal.get(KEY), journal.get(OTHER)) == (value, None)
 
 
 @pytest.mark.parametrize("owner", [OWNER | {"recipe": "s"}, OWNER | {"model": "n"}, OWNER | {"round": 2}])
-def test_another_owners_journal_is_begun_anew(url, owner):
+def test_a_journal_of_another_owner_is_emptied(url, owner):
     with FileJournal(url, OWNER) as journal:
         journal.put(KEY, [1])
     with FileJournal(url, owner) as journal:
@@ -36,7 +36,7 @@ def test_another_owners_journal_is_begun_anew(url, owner):
         assert journal.get(KEY) is None
 
 
-def test_a_torn_line_is_cut_off_wherever_it_was_torn(url):
+def test_an_incomplete_last_line_is_removed_wherever_it_ends(url):
     with FileJournal(url, OWNER) as journal:
         journal.put(KEY, ["first"])
         journal.put(OTHER, ["second"])
@@ -52,7 +52,7 @@ def test_a_torn_line_is_cut_off_wherever_it_was_torn(url):
             assert journal.get(OTHER) == ["again"]
 
 
-def test_a_line_that_is_not_json_is_as_if_it_were_not_there(url):
+def test_a_line_that_is_not_json_is_ignored(url):
     with FileJournal(url, OWNER) as journal:
         journal.put(KEY, ["first"])
         journal.put(OTHER, ["second"])
@@ -62,7 +62,7 @@ def test_a_line_that_is_not_json_is_as_if_it_were_not_there(url):
         assert (journal.get(KEY), journal.get(OTHER)) == (None, ["second"])
 
 
-def test_a_second_writer_of_the_same_file_does_no_harm(url):
+def test_a_second_writer_of_the_same_file_reads_and_writes_nothing(url):
     with FileJournal(url, OWNER) as journal, FileJournal(url, OWNER | {"round": 2}) as second:
         journal.put(KEY, [1])
         second.put(OTHER, [2])
@@ -71,13 +71,13 @@ def test_a_second_writer_of_the_same_file_does_no_harm(url):
         assert (journal.get(KEY), journal.get(OTHER)) == ([1], None)
 
 
-def test_a_journal_that_cannot_be_written_is_the_users_to_mend(tmp_path):
+def test_a_journal_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "trees").write_text("a file, not a folder")
     with pytest.raises(UserError, match="cannot write"):
         FileJournal(str(tmp_path / "trees" / "shard.jsonl"), OWNER).__enter__()
 
 
-def test_the_journal_of_an_object_lies_in_the_users_cache(tmp_path, monkeypatch):
+def test_the_journal_of_an_object_is_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with FileJournal("s3://bucket/shard.jsonl", OWNER) as journal:
         assert tmp_path in journal.path.parents
@@ -87,7 +87,7 @@ def test_the_journal_of_an_object_lies_in_the_users_cache(tmp_path, monkeypatch)
 
 
 class Engine:
-    """Policy and scorer that count what they are asked."""
+    """A policy and scorer that counts its calls."""
 
     def __init__(self):
         self.num_asked = 0
@@ -131,5 +131,5 @@ async def test_journalling_costs_far_less_than_a_millisecond_an_expansion(url):
         start = time.process_time()
         for seed in range(1000):
             await policy.propose("q" * 200, steps[:6], num_candidates=16, seed=seed)
-        milliseconds = time.process_time() - start  # for a thousand, in seconds
-    assert milliseconds < 0.5
+        seconds = time.process_time() - start
+    assert seconds / 1000 < 0.0005  # per expansion

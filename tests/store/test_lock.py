@@ -1,4 +1,4 @@
-"""Two evolutions do not work in one folder."""
+"""Only one evolution works in a folder at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rstar.protocols import UserError
 from store.lock import alone_in
 
 
-def test_a_folder_is_one_run_s_until_its_process_ends(tmp_path: Path) -> None:
+def test_a_folder_is_locked_until_the_holding_process_dies(tmp_path: Path) -> None:
     code = "import sys; from store.lock import alone_in\nwith alone_in(sys.argv[1]): print('in', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -23,6 +23,13 @@ def test_a_folder_is_one_run_s_until_its_process_ends(tmp_path: Path) -> None:
             other.kill()
     with alone_in(str(tmp_path / "run")):
         pass
+
+
+def test_the_lock_file_is_hidden_and_a_second_lock_in_the_same_process_is_refused(tmp_path: Path) -> None:
+    with alone_in(str(tmp_path / "run")):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+        with pytest.raises(UserError), alone_in(str(tmp_path / "run")):
+            raise AssertionError("two at once")
 
 
 def test_an_object_store_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

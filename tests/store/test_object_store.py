@@ -1,9 +1,9 @@
-"""The same run in an S3 bucket, over the real protocol, served by moto."""
+"""A run in an S3 bucket, over the real protocol, served by moto."""
 
 import pytest
 
 from rstar.protocols import UserError
-from store import questions as queries
+from store import questions
 from store.catalog import open_catalog, query
 from store.files import matching, read_bytes, write_bytes
 from store.layout import Run
@@ -34,12 +34,12 @@ def test_a_run_in_a_bucket_is_written_listed_and_queried(bucket, build_small_run
     run = build_small_run(f"{bucket}/runs/small")
     assert run.shards(1) == [run.nodes(1, 0), run.nodes(1, 1)]
     with open_catalog(run.root) as con:
-        coverage = queries.run(con, "coverage").rows()
+        coverage = questions.run(con, "coverage").rows()
     assert (2, "all", 4, 3, 75.0) in coverage
     assert matching(run.root, "*.duckdb") == []
 
 
-def test_a_shard_in_a_bucket_has_the_bytes_of_one_on_disk(bucket, small_run, build_small_run):
+def test_a_shard_in_a_bucket_has_the_same_bytes_as_on_disk(bucket, small_run, build_small_run):
     remote = build_small_run(f"{bucket}/runs/small")
     assert read_bytes(remote.nodes(1, 0)) == read_bytes(small_run.nodes(1, 0))
 

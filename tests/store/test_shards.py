@@ -1,4 +1,4 @@
-"""One Parquet file: all there or not there, the same bytes for the same rows, clear complaints."""
+"""One Parquet file: written whole or not at all, equal bytes for equal rows, clear errors."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def only_file(folder):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=("Cs",))), st.booleans()), max_size=8))
-def test_what_is_written_is_read_back(tmp_path_factory, content):
+def test_written_rows_are_read_back(tmp_path_factory, content):
     url = str(tmp_path_factory.mktemp("shard") / "a" / "problems.parquet")
     given_rows = [
         {**ROW, "id": f"{n}", "question": text, "synthetic": flag, "structure": None, "truth_steps": text}
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, content):
     assert read_rows(url, "problems") == given_rows
 
 
-def test_equal_rows_give_equal_bytes_whatever_their_order_or_the_file(tmp_path):
+def test_equal_rows_give_equal_bytes_in_any_order_and_file(tmp_path):
     shuffled = rows(500)
     random.Random(1).shuffle(shuffled)
     write_rows(str(tmp_path / "a.parquet"), "problems", rows(500))
@@ -57,14 +57,14 @@ def test_runs_are_compared_without_timing_and_placement(small_run):
     assert to_bytes(comparable(other, "rounds")) != digest
 
 
-def test_half_a_surrogate_pair_does_not_lose_the_shard(small_run):
+def test_a_lone_surrogate_is_stored_as_a_question_mark(small_run):
     rows = read_rows(small_run.trajectories(1), "trajectories")
     write_rows(small_run.trajectories(1), "trajectories", [{**rows[0], "steps": ["a\ud800b"], "answer": "\udfff"}])
     (row,) = read_rows(small_run.trajectories(1), "trajectories")
     assert (row["steps"], row["answer"]) == (["a?b"], "?")
 
 
-def test_the_file_carries_its_column_sentences(tmp_path):
+def test_the_file_has_the_sentences_of_its_columns(tmp_path):
     write_rows(str(tmp_path / "a.parquet"), "problems", rows(1))
     field = pq.read_schema(tmp_path / "a.parquet").field("answer")
     assert field.metadata[b"doc"].startswith(b"Ground truth")
@@ -85,7 +85,7 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_is_written(tmp_path,
 
 
 @pytest.mark.parametrize("old", [None, rows(3)])
-def test_a_kill_between_write_and_rename_leaves_what_was_there(tmp_path, old):
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path, old):
     folder = tmp_path / "trees"
     target = folder / "problems.parquet"
     if old:
@@ -104,8 +104,8 @@ def test_a_kill_between_write_and_rename_leaves_what_was_there(tmp_path, old):
         assert [row["id"] for row in read_rows(str(target), "problems")] == ["00000", "00001", "00002"]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path):
-    """A file-size limit makes the real write fail half-way, as a full disk does."""
+def test_a_full_disk_is_an_error_of_one_line_and_leaves_no_file(tmp_path):
+    """A file-size limit makes the write fail half-way, as a full disk does."""
     write_rows(str(tmp_path / "a.parquet"), "problems", rows(1))
     before = (tmp_path / "a.parquet").read_bytes()
     program = (
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path):
     assert only_file(tmp_path).read_bytes() == before
 
 
-def test_no_space_says_so(tmp_path):
+def test_the_error_for_a_full_disk_names_the_file_and_the_cause(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     from store.files import failure

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from domains.protocol import Domain
 from miniature.writer import BootstrapPolicy
 from rstar.protocols import Proposal
 from rstar.search import SearchSettings
@@ -34,7 +35,7 @@ class Slow:
 
 
 @asynccontextmanager
-async def slow_policy(models: Models) -> AsyncIterator[Slow]:
+async def slow_policy(models: Models, domain: Domain) -> AsyncIterator[Slow]:
     yield Slow()
 
 

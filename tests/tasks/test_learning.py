@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.grading.judge import MathJudge
-from miniature.families.generator import FamilyProblem, generate
+from miniature.problems import GeneratedProblem, generate
 from miniature.writer import MISREAD, BootstrapPolicy
 from models.inprocess.scorer import TransformersScorer
-from models.training.process import TrainingConfig
-from models.training.process import ppm as train_ppm
+from models.training import ppm as train_ppm
+from models.training.config import TrainingConfig
 from rstar.annotation import Annotation
 from rstar.pairs import extract_pairs
 from rstar.search import SearchSettings, search
@@ -23,14 +24,14 @@ from tasks.lib.engines import ROOT
 from tasks.lib.trees import Searched, node_refs
 from tasks.preference_pairs import pair_row
 
-BASE = ROOT / "models" / "tiny-base"
+BASE = ROOT / "miniature" / "base" / "weights"
 
 
-async def grow(problems: list[FamilyProblem]) -> list[Tree]:
+async def grow(problems: list[GeneratedProblem]) -> list[Tree]:
     settings = SearchSettings(num_rollouts=16, num_candidates=6, annotation=Annotation.TERMINAL)
     writer = BootstrapPolicy(misread=dict.fromkeys(MISREAD, 0.0), slip=0.3)  # wrong steps beside right ones
     async with open_sandbox("local") as executor, MathJudge() as judge:
-        given = {"policy": writer, "executor": executor, "judge": judge, "settings": settings}
+        given = {"steps": DOMAIN, "policy": writer, "executor": executor, "judge": judge, "settings": settings}
         return list(await asyncio.gather(*(search(one.problem, **given, seed=0) for one in problems)))
 
 
@@ -43,8 +44,8 @@ async def accuracy(
         max_length=1024, shuffle_labels=shuffle, seed=seed, threads=1,
     )  # fmt: skip
     train_ppm.train(config, pairs)
-    async with TransformersScorer(out) as scorer:
-        margins = await score_pairs(heldout, scorer)
+    async with TransformersScorer(out, domain=DOMAIN) as scorer:
+        margins = await score_pairs(heldout, scorer, DOMAIN)
     return sum(margin > 0 for margin in margins) / len(margins)
 
 
@@ -53,7 +54,7 @@ async def test_a_ppm_ranks_unseen_steps_and_one_trained_on_shuffled_q_values_doe
     train = generate({"gsm": 60, "math": 40}, seed=1, split="train")
     test = generate({"gsm": 30, "math": 30}, seed=1, split="test")
     trees = await grow(train)
-    found = [Searched(tree.problem, tree, node_refs([tree], tree)) for tree in trees]
+    found = [Searched(tree.problem, tree, node_refs([tree], tree, DOMAIN)) for tree in trees]
     common = {"run": "test", "round": 1, "recipe": ""}
     pairs = [pair_row(one, pair, **common) for one in found for pair in extract_pairs(one.tree) if pair.kind == "step"]
     heldout = [row for tree, one in zip(await grow(test), test, strict=True) for row in pair_rows(tree, one.truth)]

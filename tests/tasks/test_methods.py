@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from domains.protocol import Domain
 from flows import plans
 from flows.recipe import check_recipe, load_recipe
-from miniature.families.generator import generate
+from miniature.problems import generate
 from rstar.annotation import Annotation
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
@@ -29,7 +30,7 @@ class Flat:
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     @asynccontextmanager
-    async def flat(models: Models) -> AsyncIterator[Flat | None]:
+    async def flat(models: Models, domain: Domain) -> AsyncIterator[Flat | None]:
         yield Flat() if models.ppm else None
 
     monkeypatch.setattr(engines, "opened_scorer", flat)

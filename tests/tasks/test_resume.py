@@ -13,7 +13,7 @@ import pytest
 
 from store import shards
 from store.layout import Run
-from tasks.problems import family_rows
+from tasks.problems import generated_rows
 from tasks.rollouts import journal_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def start(root: Path, in_flight: int) -> subprocess.Popen[bytes]:
     shards.write_rows(
         Run(root).problems("train"),
         "problems",
-        family_rows({"gsm": 4, "math": 3, "olympiad": 3}, seed=3, split="train"),
+        generated_rows({"gsm": 4, "math": 3, "olympiad": 3}, seed=3, split="train"),
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen([sys.executable, SCRIPT, root, asked_file(root), str(in_flight)], env=environment)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from domains.mathematics.domain import DOMAIN
 from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
 from tasks.lib.engines import Engines
-from tasks.rollouts import close_search, engine_counts, longest_first
+from tasks.rollouts import engine_counts, longest_first
+from tasks.search_costs import close_search
 
 
 class Counting:
@@ -23,10 +25,10 @@ class Counting:
 
 def test_engines_count_in_whole_numbers() -> None:
     policy: Any = Counting(num_requests=3, num_prompt_tokens=40, busy_seconds=1.2345)
-    engines = Engines(policy, None, executor=Counting(), judge=object())  # type: ignore[arg-type]
+    engines = Engines(DOMAIN, policy, None, executor=Counting(), judge=object())  # type: ignore[arg-type]
     assert engine_counts(engines) == {"policy_requests": 3, "policy_prompt_tokens": 40, "policy_busy_ms": 1234}
     writer: Any = object()
-    assert engine_counts(Engines(writer, None, executor=Counting(), judge=object())) == {}  # type: ignore[arg-type]
+    assert engine_counts(Engines(DOMAIN, writer, None, executor=Counting(), judge=object())) == {}  # type: ignore[arg-type]
 
 
 def test_counts_of_shards_are_added_up_whatever_engines_they_had(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from flows import plans
 from flows.recipe import load_recipe
 from flows.shard import search_shard
-from miniature.families.generator import generate
+from miniature.problems import generate
 from models import ppm
 from models.checkpoints import load_tokenizer
 from models.served import vllm_servers as serving
@@ -22,7 +22,7 @@ from store import shards
 from store.layout import Run
 from tasks.lib.concurrency import map_concurrently
 from tasks.lib.engines import ROOT, Engine, Models, Sandbox, opened
-from tasks.problems import family_rows
+from tasks.problems import generated_rows
 from tasks.rollouts import Effort, search_problem
 
 BASE = ROOT / "models" / "tiny-base"
@@ -77,7 +77,7 @@ async def test_a_shard_of_a_recipe_with_vllm_is_searched(tmp_path: Path) -> None
     recipe = load_recipe("smoke", overrides)
     plans.keep_recipe(recipe, str(root))
     run = Run(root)
-    shards.write_rows(run.problems("train"), "problems", family_rows({"gsm": 3}, seed=3, split="train"))
+    shards.write_rows(run.problems("train"), "problems", generated_rows({"gsm": 3}, seed=3, split="train"))
     counts = await search_shard(str(root), 1, 0)
     assert counts["problems"] == 3 and counts["num_tokens"] > 0
     rows = shards.read_rows(run.nodes(1, 0), "nodes")

@@ -17,17 +17,18 @@ import torch
 from prefect.states import Failed
 from safetensors.torch import load_file, save_file
 
-import tasks.training
+import tasks.lib.training
+from models.checkpoints import new_checkpoint
 from models.training.launcher import Tell, TrainingError, run_trainer
-from models.training.process import new_checkpoint
 from rstar.protocols import PolicyError, UserError
 from store import shards
 from store.layout import Run
 from tasks.lib.phases import Phase, finished
+from tasks.lib.problems import synthetic_name
 from tasks.lib.progress import Progress, Stage, listening
 from tasks.lib.retries import infrastructure_failed
-from tasks.problems import synthetic_name
-from tasks.training import Job, train, training_set
+from tasks.lib.training import Job, train
+from tasks.sft import training_set
 
 
 def config(tmp_path: Path, **values: object) -> str:
@@ -177,8 +178,8 @@ class Trainers:
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> Trainers:
     made = Trainers()
-    monkeypatch.setattr(tasks.training, "run_trainer", made.run)
-    monkeypatch.setattr(tasks.training.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(tasks.lib.training, "run_trainer", made.run)
+    monkeypatch.setattr(tasks.lib.training.os, "sched_getaffinity", lambda _: {0, 1})
     return made
 
 
@@ -220,7 +221,7 @@ async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_lef
     tmp_path: Path, trainers: Trainers
 ) -> None:
     run = Run(str(tmp_path))
-    trainers.failing_seed = 5 + tasks.training.SEEDS_APART
+    trainers.failing_seed = 5 + tasks.lib.training.SEEDS_APART
     with pytest.raises(TrainingError, match="died"):
         await trained(tmp_path, num_averaged=2)
     assert trainers.now == 0  # the other one was ended

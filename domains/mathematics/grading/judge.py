@@ -31,13 +31,13 @@ class MathJudge:
     """Compares answers; an async context manager that ends its worker processes when left.
 
     No worker starts before one is needed. It may be used from any thread and any event loop. A comparison that takes
-    more than `timeout_s` seconds of CPU is "not equal" and counted. Raises `JudgeError` where the workers themselves
+    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone; then it is undecided, and counted. Raises `JudgeError` where the workers themselves
     cannot run; no string makes it raise.
     """
 
     def __init__(self, *, timeout_s: float = 3.0, num_workers: int = 2, cache_size: int = 100_000) -> None:
         self._pool = VerifyPool(timeout_s=timeout_s, num_workers=num_workers)
-        self._cache: OrderedDict[tuple[str, ...], bool] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, ...], bool | None] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()
 
@@ -46,44 +46,27 @@ class MathJudge:
         """How many questions went to Math-Verify, and how many of them timed out or killed a worker."""
         return self._pool.counts
 
-    async def equivalent(self, answer: str, other: str) -> bool:
-        """Whether the two are the same answer; the order does not matter."""
+    async def equivalent(self, answer: str, other: str) -> bool | None:
+        """Return whether the two are the same answer, None where undecided; the order does not matter."""
         key = (answer, other) if answer <= other else (other, answer)
-        if (known := self._cached(key)) is not None:
-            return known
-        question = compare(*key)
-        if isinstance(question, tuple):
-            question = await asyncio.wrap_future(self._pool.submit("equal", *question))
-        return self._remember(key, question)
-
-    async def parseable(self, truth: str) -> bool:
-        """Whether an answer can be compared at all; a ground truth that cannot is to be skipped, never scored."""
-        key = (truth,)
-        if (known := self._cached(key)) is not None:
-            return known
-        question = readable(truth)
-        if isinstance(question, str):
-            question = await asyncio.wrap_future(self._pool.submit("parseable", question))
-        return self._remember(key, question)
-
-    def parseable_all(self, truths: Sequence[str]) -> list[bool]:
-        """`parseable` for many, blocking the caller's thread: for importers."""
-        questions = [readable(truth) for truth in truths]
-        asked = [self._pool.submit("parseable", q) if isinstance(q, str) else q for q in questions]
-        return [a if isinstance(a, bool) else a.result() for a in asked]
-
-    def _cached(self, key: tuple[str, ...]) -> bool | None:
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
-            return self._cache.get(key)
-
-    def _remember(self, key: tuple[str, ...], verdict: bool) -> bool:
+                return self._cache[key]
+        compared: bool | None | tuple[str, str] = compare(*key)
+        if isinstance(compared, tuple):
+            compared = await asyncio.wrap_future(self._pool.submit("equal", *compared))
         with self._lock:
-            self._cache[key] = verdict
+            self._cache[key] = compared
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
-        return verdict
+        return compared
+
+    def parseable_all(self, truths: Sequence[str]) -> list[bool]:
+        """Say of each ground truth whether an answer can be compared with it at all. Blocks: for importers."""
+        questions = [readable(truth) for truth in truths]
+        asked = [self._pool.submit("parseable", q) if isinstance(q, str) else q for q in questions]
+        return [a if isinstance(a, bool) else a.result() is True for a in asked]
 
     def close(self) -> None:
         """End the worker processes."""

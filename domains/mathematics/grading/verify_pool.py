@@ -33,7 +33,7 @@ class VerifyCounts:
     """What became of the questions put to the workers."""
 
     asked: int = 0
-    timed_out: int = 0
+    timed_out: int = 0  # twice
     crashed: int = 0  # the worker died twice over the same question
     started: int = 0  # worker processes
 
@@ -114,27 +114,34 @@ class VerifyPool:
         self._own = threading.local()
         self._workers: set[_Worker] = set()
         self._lock = threading.Lock()
+        self._alone = threading.Lock()  # held while a question is asked for the second time
         self._closed = False
 
-    def submit(self, op: str, *args: str) -> Future[bool]:
-        """Ask "equal" of two answers, or "parseable" of one; a time-out or a crash answers False."""
+    def submit(self, op: str, *args: str) -> Future[bool | None]:
+        """Ask "equal" of two answers, or "parseable" of one.
+
+        None: a fresh worker timed out or died over the question too, asked alone.
+        """
         return self._threads.submit(self._ask, op, args)
 
-    def _ask(self, op: str, args: tuple[str, ...]) -> bool:
+    def _ask(self, op: str, args: tuple[str, ...]) -> bool | None:
         with self._lock:
             self.counts.asked += 1
-        for last_attempt in (False, True):
+        worker = self._worker()
+        try:
+            return worker.ask(op, args, self._timeout_s)
+        except _Died:
+            self._drop(worker)
+        with self._alone:
             worker = self._worker()
             try:
                 return worker.ask(op, args, self._timeout_s)
             except _Died as died:
                 self._drop(worker)
-                if died.timed_out or last_attempt:
-                    with self._lock:
-                        self.counts.timed_out += died.timed_out
-                        self.counts.crashed += not died.timed_out
-                    return False
-        raise AssertionError("unreachable")
+                with self._lock:
+                    self.counts.timed_out += died.timed_out
+                    self.counts.crashed += not died.timed_out
+                return None
 
     def _worker(self) -> _Worker:
         worker: _Worker | None = getattr(self._own, "worker", None)

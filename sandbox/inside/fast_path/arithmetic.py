@@ -1,10 +1,11 @@
-"""The fast path: steps that provably need no process of their own are evaluated in this one.
+"""The fast path: evaluates a step in the caller's process if that is safe and gives what CPython would give.
 
-Section 3.2's code-augmented steps are mostly sums over named quantities and loops over numbers. Such a step is walked
-here over immutable, bounded values with Python's own operators; everything else, and every doubt, is `NotEligible` and
-goes to a forked interpreter. Eligible means that the verdict, output, error and variables are the ones CPython would
-give, and that time and memory are bounded by the bounds below: nothing the code names is ever looked up, called or
-iterated except what is listed here. tests/sandbox/test_arithmetic.py compares it with `exec`.
+Section 3.2's code-augmented steps are mostly sums over named quantities and loops over numbers. The fast path walks the
+syntax tree of such a step and applies Python's own operators to immutable values of bounded size. It looks up, calls
+and iterates over nothing but what is listed here. Time and memory are bounded by the constants below.
+
+A step is eligible only if verdict, output, error and variables are certain to be CPython's. Any other step raises
+NotEligible and runs in a forked interpreter. tests/sandbox/inside/test_arithmetic.py compares the two.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from sandbox.inside.fast_path.bounded import (
 from sandbox.inside.fast_path.loops import LARGE, MIN_TURNS, Loop, compile_loop
 from sandbox.inside.fast_path.plain import OPAQUE, compile_silently, parse_silently
 
-MAX_OPERATIONS = 20_000  # a fork costs as much as some thousands
-FORMAT_COST = 4  # for hundreds of digits
-MAX_CODE_CHARS = 2000  # also keeps nesting below what CPython's compiler refuses
-MAX_CACHED, MAX_CACHED_CHARS = 256, 300  # a tree takes some 350 bytes a character: 25 MB in all
+MAX_OPERATIONS = 20_000  # a fork takes as long as a few thousand operations
+FORMAT_COST = 4  # a format may print hundreds of digits
+MAX_CODE_CHARS = 2000  # also keeps the nesting below the limit of CPython's compiler
+MAX_CACHED, MAX_CACHED_CHARS = 256, 300  # a tree takes about 350 bytes per character, so 25 MB for a full cache
 BUILTIN_NAMES = frozenset(dir(builtins))
 
-Variables = Mapping[str, object]  # Value, the class Fraction once it has been imported, or OPAQUE
+Variables = Mapping[str, object]  # each a Value, the class Fraction if it was imported, or OPAQUE
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an eligible step did; `variables` is a new mapping, the given one is untouched."""
+    """The result of an eligible step. `variables` is a new mapping."""
 
     verdict: Verdict
     output: str
@@ -55,7 +56,7 @@ class Outcome:
 
 
 def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) -> Outcome:
-    """Run one step on `variables`; raises NotEligible where the answer is not certain."""
+    """Run one step on `variables`, which stay unchanged; raises NotEligible if the result is not certain."""
     run = _Run(dict(variables), max_output_bytes)
     verdict, text, output = Verdict.OK, "", ""
     try:
@@ -66,7 +67,7 @@ def run_arithmetic(code: str, variables: Variables, *, max_output_bytes: int) ->
         raise NotEligible from None
     except Exception as error:
         if run.at.lineno != run.at.end_lineno:
-            raise NotEligible from None  # which of its lines CPython would name is not certain
+            raise NotEligible from None  # it is not certain which of the lines CPython would name
         verdict, text = Verdict.EXCEPTION, describe_error(type(error).__name__, str(error), run.at.lineno, code)
         output = run.output()
     if len(output) > max_output_bytes:
@@ -79,12 +80,12 @@ def _parse(code: str) -> Sequence[ast.stmt]:
 
 
 def _parse_any(code: str) -> Sequence[ast.stmt]:
-    if len(code) > MAX_CODE_CHARS or "\\" in code:  # a backslash may be a character that cannot be printed
+    if len(code) > MAX_CODE_CHARS or "\\" in code:  # an escape may stand for an unprintable character
         raise NotEligible
     try:
         tree = parse_silently(code)
         _check_statements(tree.body, in_loop=False)
-        compile_silently(tree)  # CPython refuses some trees, even where they are never reached
+        compile_silently(tree)  # CPython rejects some trees even if the code is never reached
     except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
         raise NotEligible from None
     return tree.body
@@ -94,7 +95,7 @@ _parse_short = lru_cache(maxsize=MAX_CACHED)(_parse_any)
 
 
 def _check_statements(statements: Sequence[ast.stmt], *, in_loop: bool) -> None:
-    """Decline before anything is evaluated in vain."""
+    """Raise NotEligible for statements outside the list, before any work is done."""
     for statement in statements:
         kind = type(statement)
         if kind not in _STATEMENTS or (kind in (ast.Break, ast.Continue) and not in_loop):
@@ -113,26 +114,26 @@ class _Run:
 
     def __init__(self, variables: dict[str, object], max_output_bytes: int) -> None:
         self.variables = variables
-        self.at: ast.stmt | ast.expr  # whose line CPython would name
+        self.at: ast.stmt | ast.expr  # the node whose line CPython would name in an error
         self.printed: list[str] = []
         self.printed_bytes = 0
         self.max_output_bytes = max_output_bytes
         self.operations_left = MAX_OPERATIONS
-        self.loops: dict[ast.For, Loop | None] = {}  # compiled
-        self.last: Value | None = None  # what the last expression statement gave
+        self.loops: dict[ast.For, Loop | None] = {}  # compiled loops; None if a loop cannot be compiled
+        self.last: Value | None = None  # value of the last expression statement
 
     def output(self) -> str:
         return "".join(self.printed)
 
     def echo(self, statements: Sequence[ast.stmt]) -> str:
-        """The repr of the last statement of all if that is an expression, as at the prompt."""
+        """The repr of the last statement's value if that is an expression, as the prompt prints it."""
         if not statements or type(statements[-1]) is not ast.Expr or self.last is None:
             return ""
         self.weigh(self.last)
         return repr(self.last)
 
     def block(self, statements: Sequence[ast.stmt]) -> ast.stmt | None:
-        """Execute statements; return the `break` or `continue` that ended the block, if one did."""
+        """Execute statements; return the `break` or `continue` that ended the block, if any."""
         for statement in statements:
             self.at = statement
             self.spend(1)
@@ -156,7 +157,7 @@ class _Run:
                 break
 
     def is_counted(self, node: ast.For, items: range) -> bool:
-        """Whether the loop could be run as a whole."""
+        """Run the loop compiled, if that is possible; return whether it was."""
         if node not in self.loops:
             self.loops[node] = compile_loop(node)
         loop, ended = self.loops[node], False
@@ -171,7 +172,7 @@ class _Run:
                 break
 
     def items(self, node: ast.expr) -> range | tuple | str:
-        """What a loop runs over: a range, or the items of a tuple or string."""
+        """What a loop iterates over: a range, a tuple or a string."""
         if type(node) is ast.Call and type(node.func) is ast.Name and node.func.id == "range":
             bounds = [self.value(argument) for argument in node.args]
             if "range" in self.variables or node.keywords or any(type(bound) is not int for bound in bounds):
@@ -249,7 +250,7 @@ class _Run:
         return evaluate(self, node)
 
     def weigh(self, *values: Value) -> None:
-        """Count an operation on large values for more."""
+        """Spend extra operations for large values."""
         for value in values:
             kind = type(value)
             if kind is not float and (kind is not int or not -LARGE < value < LARGE):  # type: ignore[operator]

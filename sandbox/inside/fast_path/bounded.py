@@ -1,7 +1,7 @@
-"""The values of the fast path: immutable, bounded, and combined by Python's own operators.
+"""The values of the fast path: immutable, of bounded size, and combined by Python's own operators.
 
-Every function here takes and returns such values and costs microseconds, or raises NotEligible. What Python's operators
-raise (ZeroDivisionError, TypeError, ...) passes through: its type and message are the step's error.
+Every function here takes and returns such values within microseconds, or raises NotEligible. Errors of Python's
+operators (ZeroDivisionError, TypeError, ...) pass through, because their type and message are the step's error.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 MAX_INT = 1 << 4096
-MAX_FRACTION = 1 << 1024  # a gcd costs the square of the length
+MAX_FRACTION = 1 << 1024  # the time of a gcd grows with the square of the length
 MAX_STR_CHARS = 2000
-MAX_TUPLE_ITEMS = 64  # nested ones counted
+MAX_TUPLE_ITEMS = 64  # including nested ones
 MAX_TUPLE_DEPTH = 8
 MAX_DIGITS = 300  # second argument of round()
 SAFE_FORMAT = re.compile(r"[<>^=]?[+-]?0?\d{0,2},?(\.\d{1,2})?[dfeg%s]?")
@@ -24,16 +24,16 @@ Value = int | float | str | Fraction | tuple  # bool is an int
 
 
 class NotEligible(Exception):
-    """The step needs an interpreter of its own."""
+    """The step must run in a forked interpreter."""
 
 
 def bounded(value: object) -> Value:
-    """Return `value` if it is small and of an immutable type we know; complex numbers, None and subclasses are not."""
+    """Return `value` if it is small and of a listed immutable type. Complex numbers, None and subclasses are not."""
     kind = type(value)
     if kind is int:
         small = -MAX_INT < value < MAX_INT  # type: ignore[operator]
     elif kind is float or kind is bool:
-        small = value == value  # two that are not numbers are equal or not as they are one object or two
+        small = value == value  # not NaN, whose equality in a tuple depends on object identity
     elif kind is str:
         small = len(value) <= MAX_STR_CHARS  # type: ignore[arg-type]
     elif kind is Fraction:
@@ -54,7 +54,7 @@ def _num_items(value: object, depth: int) -> int:
 
 
 def weight(value: Value) -> int:
-    """How many small operations one on `value` counts for: its digits, characters and items, in microseconds or so."""
+    """The cost of an operation on `value`, in small operations of about a microsecond. It grows with the size."""
     kind = type(value)
     if kind is int:
         return 1 + value.bit_length() // 200  # type: ignore[union-attr]
@@ -81,9 +81,9 @@ def binary(op: ast.operator, left: Value, right: Value, table: Mapping[type, Cal
 
 
 def _check_power(base: Value, exponent: Value) -> None:
-    """An integer power of an integer or fraction has about |exponent| times its bits."""
+    """Raise NotEligible for a large power: an integer power has about |exponent| times the bits of its base."""
     if type(base) in (float, str, tuple) or type(exponent) in (float, str, tuple):
-        return  # a float, or a TypeError
+        return  # gives a float or raises TypeError
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())  # type: ignore[union-attr]
     if bits * abs(exponent) > MAX_INT.bit_length():  # type: ignore[operator, arg-type]
         raise NotEligible
@@ -112,12 +112,12 @@ def _round(*arguments: Value) -> Value:
 
 
 def _sum(value: Value) -> Value:
-    """`sum`, whose intermediate results are bounded too."""
+    """`sum` with bounded intermediate results."""
     kinds = set(map(type, value)) if type(value) is tuple else set()
     if Fraction not in kinds:
         return sum(value)  # type: ignore[arg-type]
     if float in kinds:
-        raise NotEligible  # how `sum` rounds depends on the version of Python
+        raise NotEligible  # the rounding of `sum` depends on the version of Python
     total: Value = 0
     for item in value:  # type: ignore[union-attr]
         total = bounded(total + item)  # type: ignore[operator]
@@ -142,7 +142,7 @@ BINARY = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
-IN_PLACE = {  # the same values, but the messages say `+=`
+IN_PLACE = {  # gives the same values, but error messages say `+=`
     ast.Add: operator.iadd,
     ast.Sub: operator.isub,
     ast.Mult: operator.imul,

@@ -1,9 +1,9 @@
-"""Loops over whole numbers on the fast path, run by CPython itself and not walked.
+"""Compiles loops over small integers, so that CPython runs them instead of the fast path's slower walk.
 
-A loop that only assigns sums, differences, products, quotients and remainders of small integers to names can do nothing
-else. It is written anew with two checks put in: every turn takes its operations from what is left, and every number
-assigned must be small. Whatever else happens (an error, a large number, too many turns) changes no variable, and the
-loop is walked with the operations that are left.
+A loop qualifies if it only assigns sums, differences, products, quotients and remainders of integers to names. It is
+written again as source text with two checks: each turn takes its cost from the remaining operations, and each assigned
+number must be small. If a check or the loop itself fails, no variable changes, and the fast path walks the loop with
+the operations that are left.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from types import CodeType
 
-LARGE = 1 << 64  # from here on a number's operations are weighed
-MIN_TURNS = 16  # fewer are walked before they are compiled
-MAX_BITS = 512  # of any number on the way to one that is assigned or compared
+LARGE = 1 << 64  # the fast path charges extra for operations on numbers from here on
+MIN_TURNS = 16  # for fewer turns, walking is faster than compiling
+MAX_BITS = 512  # of any intermediate result
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
 COMPARISONS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 JUMPS = {ast.Break: "break", ast.Continue: "continue", ast.Pass: "pass"}
 
 
 class NotCounting(Exception):
-    """The loop does something else."""
+    """The loop does something other than count, so it cannot be compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,10 @@ class Loop:
     names: frozenset[str]
 
     def run(self, items: range, variables: dict[str, object], operations: int) -> tuple[bool, int]:
-        """Run the loop on `variables`; return whether it ended well, else they are as they were, and what is left."""
+        """Run the loop on `variables`; return whether it ended well, and the operations left.
+
+        If it did not end well, `variables` is unchanged.
+        """
         known = {name: variables[name] for name in self.names if name in variables}
         if not all(type(value) is int and -LARGE < value < LARGE for value in known.values()):
             return False, operations
@@ -50,17 +53,20 @@ class Loop:
 
 
 def compile_loop(node: ast.For) -> Loop | None:
-    """Return the loop, over `__items` in place of what it runs over; None where it does anything else than count."""
+    """Compile a loop so that it iterates over `__items`; None if it does anything but count."""
     writer = _Writer()
     try:
         writer.loop(node, "__items", "")
         return Loop(compile("\n".join(writer.lines), "<loop>", "exec", optimize=0), frozenset(writer.names))
-    except (NotCounting, SyntaxError, RecursionError, MemoryError):  # nested deeper than a line may begin
+    except (NotCounting, SyntaxError, RecursionError, MemoryError):  # CPython limits how deep code may be nested
         return None
 
 
 class _Writer:
-    """Writes a loop anew; raises NotCounting at what does not count. No name in it begins with two underscores."""
+    """Writes a loop as source text; raises NotCounting if it does anything but count.
+
+    No name of the step may begin with two underscores, because the added checks use such names.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -101,9 +107,9 @@ class _Writer:
         self.turn(f"for {name} in {items}:", name, node, indent, self._num_operations)
 
     def turn(self, head: str, target: str, node: ast.For | ast.While, indent: str, before: int) -> None:
-        """Write a loop each of whose turns takes about what walking it would, and gives `target` a value.
+        """Write a loop whose turns each cost about as many operations as walking them would.
 
-        `before` is the number of operations before those of a turn.
+        `target` is the loop's variable, empty for `while`; `before` the operation count before the loop's test.
         """
         if node.orelse:
             raise NotCounting
@@ -120,12 +126,12 @@ class _Writer:
 
     def name(self, node: ast.expr) -> str:
         if type(node) is not ast.Name or node.id.startswith("__") or node.id == "range" or iskeyword(node.id):
-            raise NotCounting  # a keyword in other letters is a name, and the same word
+            raise NotCounting  # Python normalises names, so one in other letters can become a keyword here
         self.names.add(node.id)
         return node.id
 
     def number(self, node: ast.expr) -> str:
-        """An integer, if the names in it are."""
+        """Write an expression that is an integer if all its names are."""
         if _num_bits(node) > MAX_BITS:
             raise NotCounting
         return self._number(node)
@@ -158,7 +164,7 @@ class _Writer:
 
 
 def _num_bits(node: ast.expr) -> int:
-    """How long the number, and any on the way to it, can become."""
+    """The largest number of bits that the result and its intermediate results can have."""
     match node:
         case ast.BinOp(left, op, right):
             bits = _num_bits(left), _num_bits(right)

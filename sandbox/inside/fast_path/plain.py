@@ -1,10 +1,11 @@
-"""Plain variables: what a forked step leaves that the fast path can go on with.
+"""Plain variables: the small, immutable variables of a forked step, with which the fast path can continue.
 
-A trajectory need not leave the fast path for good at its first `solve`: the interpreter reports its immutable, small
-variables, and the next step is evaluated on them if it asks for nothing else. Its interpreter is made only for a step
-that does. That is sound where no step so far can have changed what an operator or a builtin does: see `is_tame`.
+A trajectory can return to the fast path after a step such as a `solve`. The interpreter reports its plain variables,
+and the fast path evaluates the next step if it uses no others. This is sound only if no step so far can have changed
+what an operator or a builtin does; `is_tame` checks that.
 
-`encode` runs in the interpreter, the rest here; the report of a hostile step can at most lie about its own variables.
+`encode` runs in the interpreter, everything else in the caller's process. A hostile step can only report false values
+of its own variables.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-OPAQUE = object()  # stands for a variable whose value stayed in the interpreter
+OPAQUE = object()  # stands for a variable whose value is only in the interpreter
 MAX_NAMES, MAX_INT, MAX_CHARS, MAX_ITEMS = 2000, 1 << 1024, 2000, 64
 
 MAX_NAME_CHARS, MAX_DEPTH = 100, 8
-MAX_REPORT_CHARS = 1 << 17  # of all variables together; those beyond are opaque
-MAX_TAME_CHARS = 4000  # longer steps are not looked at
+MAX_REPORT_CHARS = 1 << 17  # of all variables together; the rest are opaque
+MAX_TAME_CHARS = 4000  # longer steps are never tame
 
 _words = str.split
 TAME_BUILTINS = frozenset(
@@ -42,7 +43,7 @@ _OTHER = """Counter Decimal Fraction accumulate chain combinations combinations_
     deque groupby harmonic_mean islice mean median mode pairwise permutations product pstdev pvariance reduce repeat
     starmap stdev takewhile variance zip_longest"""
 TAME_MODULES = frozenset(_words("cmath collections decimal fractions functools itertools math statistics sympy"))
-TAME_MEMBERS = frozenset(_words(f"{_SYMPY} {_MATH} {_OTHER}"))  # functions and classes, no module among them
+TAME_MEMBERS = frozenset(_words(f"{_SYMPY} {_MATH} {_OTHER}"))  # functions, classes and constants; no modules
 TAME_ATTRIBUTES = TAME_MEMBERS | frozenset(
     _words("""add all_coeffs append appendleft as_numer_denom bit_length clear coeff conjugate copy degree denominator
     det difference discard elements evalf extend get imag index insert intersection inv is_integer items keys lhs
@@ -57,15 +58,16 @@ TAME_NODES = (
     *(ast.DictComp, ast.GeneratorExp, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Slice, ast.Subscript, ast.Attribute),
     *(ast.Call, ast.keyword, ast.Name, ast.Constant, ast.Starred, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue),
 )
-STEP = "<step>"  # the name of the file that a step comes from
-SILENT = ("ignore", None, Warning, re.compile(re.escape(STEP)), 0)  # as `warnings` keeps its filters
+STEP = "<step>"  # the file name of a step's code
+SILENT = ("ignore", None, Warning, re.compile(re.escape(STEP)), 0)  # in the format of `warnings.filters`
 _NAMING = frozenset({"Symbol", "symbols"})
-_UNCALLABLE = re.compile(r"[A-Za-z0-9_ ,:;+*/^=<>!?$-]*")  # sympy evaluates strings: these can call and reach nothing
+# sympy evaluates strings. These characters allow no call and no access to an attribute.
+_UNCALLABLE = re.compile(r"[A-Za-z0-9_ ,:;+*/^=<>!?$-]*")
 _BUILTINS = frozenset(dir(builtins))
 
 
 def parse_silently(code: str) -> ast.Module:
-    """The tree, without a line on this process's stderr where the compiler warns."""
+    """Parse a step's code; the compiler's warnings are not printed."""
     _keep_silent()
     return ast.parse(code, STEP)
 
@@ -76,7 +78,7 @@ def compile_silently(tree: ast.Module) -> None:
 
 
 def _keep_silent() -> None:
-    """Ignore warnings of steps, for good: filters belong to all threads, and must not change while others run."""
+    """Ignore warnings about steps from now on. All threads share the filters, so they are never changed back."""
     if SILENT not in warnings.filters:
         warnings.filterwarnings("ignore", module=re.escape(STEP))
 
@@ -94,17 +96,17 @@ def _is_tame_code(code: str) -> bool:
 
 
 def is_tame(code: str) -> bool:
-    """Whether a step can change nothing but its own variables and the objects they name.
+    """Whether a step can change nothing but its own variables and the objects they refer to.
 
-    Everything in it is on a list: kinds of syntax, builtins, what is imported, and attributes by name, since what an
-    attribute belongs to is not known. No attribute is set, no underscore begins a name, and the only strings are those
-    printed and the names of symbols: sympy would evaluate others, and find there every builtin.
+    All its syntax, builtins, imports and attributes must be listed. Attributes are listed by name, because the type of
+    their object is not known. The step must set no attribute and use no name with a leading underscore. Its strings may
+    only be printed text and names of symbols, because sympy evaluates strings, with access to all builtins.
     """
     return len(code) <= MAX_TAME_CHARS and _is_tame_code(code)
 
 
 def _shown(node: ast.AST) -> Iterator[ast.AST]:
-    """Strings that are printed or dropped at once."""
+    """Nodes whose strings are printed, or are statements by themselves such as docstrings."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         yield node.value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
@@ -139,7 +141,7 @@ def _is_tame(node: ast.AST, shown: bool, is_symbol: bool) -> bool:
         case ast.FunctionDef():
             return _is_tame_new(node.name) and not node.decorator_list
         case ast.ExceptHandler():
-            return node.name is None  # a message may hold any character
+            return node.name is None  # the message is a string of any text
         case ast.Name():
             return _is_tame_name(node.id) if type(node.ctx) is ast.Load else _is_tame_new(node.id)
         case ast.keyword():
@@ -166,7 +168,7 @@ def _is_tame_new(name: str) -> bool:
 
 
 class _Room:
-    """What a report may still hold."""
+    """The space left in a report."""
 
     def __init__(self) -> None:
         self.chars, self.items = MAX_REPORT_CHARS, 0
@@ -178,9 +180,9 @@ class _Room:
 
 
 def encode(namespace: Mapping[str, object]) -> dict[str, Any] | None:
-    """Variables as JSON: values under a tag of their type, null for what is not plain or too large together.
+    """The variables as JSON: each value with a tag of its type, or null if it is not plain or does not fit.
 
-    None for too many names, or odd ones.
+    Returns None if there are too many names, or a name is no string or too long.
     """
     if len(namespace) > MAX_NAMES or not _are_names(namespace):
         return None
@@ -201,7 +203,7 @@ def _encode(value: object, room: _Room, depth: int) -> Any:
     kind = type(value)
     if value is Fraction:
         return ["class"]
-    if kind in (bool, float):  # of those that are not a number each is an object of its own
+    if kind in (bool, float):  # not NaN, whose equality in a tuple depends on object identity
         return ["is", value] if value == value and room.take(30) else None
     if kind is int:
         return ["is", value] if _is_small(value) and room.take(10 + value.bit_length() // 3) else None  # type: ignore
@@ -227,7 +229,7 @@ def _is_small(number: object) -> bool:
 
 
 def decode(report: object) -> dict[str, object] | None:
-    """Variables from a report; whatever is not as `encode` writes it is opaque, None if it is no report at all."""
+    """The variables of a report. A value that `encode` would not write is OPAQUE. None if it is not a report."""
     if type(report) is not dict or len(report) > MAX_NAMES or not _are_names(report):
         return None
     room = _Room()

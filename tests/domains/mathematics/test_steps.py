@@ -55,31 +55,31 @@ def test_the_answer_is_the_last_balanced_box(text, answer):
 
 
 @pytest.mark.parametrize(
-    ("text", "previous", "reason"),
+    ("text", "prefix", "reason"),
     [
-        (FIRST, None, None),
-        (SECOND, StepKind.CODE, None),
-        (LAST, StepKind.CODE, None),
-        ("<code>\nprint(46)\n<end_of_code>", None, None),
-        (ANSWER, StepKind.LAST_CODE, None),
-        ("<code>\n# Tom has 34 apples.tom = 34\n\n<end_of_step>", None, "no code"),
-        ("\n# Now print the answer.\n<end_of_code>", StepKind.CODE, "no code"),
-        ("tom = 34", None, "no end marker"),
-        (SECOND, None, "the first step starts"),
-        (FIRST, StepKind.CODE, "the first step starts"),
-        ("\nx = 1\n<code>\ny = 2\n<end_of_step>", StepKind.CODE, "the first step starts"),
-        ("<code>\nx = 1\n<code>\ny = 2\n<end_of_step>", None, "the first step starts"),
-        (SECOND, StepKind.LAST_CODE, "after the end of the code"),
-        (ANSWER, StepKind.CODE, "before the end of the code"),
-        (ANSWER, None, "before the end of the code"),
-        ("\n<answer>It is 46.\n<end_of_answer>", StepKind.LAST_CODE, "no \\boxed"),
-        ("\n\\boxed{46}\n<end_of_answer>", StepKind.LAST_CODE, "does not start with"),
-        (SECOND + LAST, StepKind.CODE, "goes on after"),
-        ("\nx = '<output>'\n<end_of_step>", StepKind.CODE, "its own output"),
+        (FIRST, [], None),
+        (SECOND, [FIRST], None),
+        (LAST, [FIRST], None),
+        ("<code>\nprint(46)\n<end_of_code>", [], None),
+        (ANSWER, [RENDERED], None),
+        ("<code>\n# Tom has 34 apples.tom = 34\n\n<end_of_step>", [], "no code"),
+        ("\n# Now print the answer.\n<end_of_code>", [FIRST], "no code"),
+        ("tom = 34", [], "no end marker"),
+        (SECOND, [], "the first step starts"),
+        (FIRST, [FIRST], "the first step starts"),
+        ("\nx = 1\n<code>\ny = 2\n<end_of_step>", [FIRST], "the first step starts"),
+        ("<code>\nx = 1\n<code>\ny = 2\n<end_of_step>", [], "the first step starts"),
+        (SECOND, [RENDERED], "after the end of the code"),
+        (ANSWER, [FIRST], "before the end of the code"),
+        (ANSWER, [], "before the end of the code"),
+        ("\n<answer>It is 46.\n<end_of_answer>", [RENDERED], "no \\boxed"),
+        ("\n\\boxed{46}\n<end_of_answer>", [RENDERED], "does not start with"),
+        (SECOND + LAST, [FIRST], "goes on after"),
+        ("\nx = '<output>'\n<end_of_step>", [FIRST], "its own output"),
     ],
 )
-def test_a_step_out_of_form_is_malformed_for_a_stated_reason(text, previous, reason):
-    got = steps.read_step(text, previous).malformed
+def test_a_step_out_of_form_is_malformed_for_a_stated_reason(text, prefix, reason):
+    got = steps.read_step(text, prefix).malformed
     assert (got == "") if reason is None else (reason in got)
 
 
@@ -143,11 +143,9 @@ def test_the_few_shot_prompt_shows_examples_that_are_themselves_well_formed():
     assert prompt.endswith("\n\nQuestion: What is 1 + 1?\n")
     for example in prompts.WORKED_EXAMPLES:
         assert f"Question: {example.question}\n<code>\n" in prompt
-        previous = None
-        for step in steps.parse_response(example.response):
-            written = step.partition("\n<output>")[0]
-            assert not steps.read_step(written, previous).malformed
-            previous = steps.kind_of(step)
+        parsed = steps.parse_response(example.response)
+        for at, step in enumerate(parsed):
+            assert not steps.read_step(step.partition("\n<output>")[0], parsed[:at]).malformed
 
 
 def test_the_zero_shot_prompt_is_the_references():
@@ -162,10 +160,8 @@ def test_the_references_sft_samples_split_and_join():
         assert [steps.kind_of(step) for step in parsed[-2:]] == [StepKind.LAST_CODE, StepKind.ANSWER]
         assert {steps.kind_of(step) for step in parsed[:-2]} <= {StepKind.CODE}
         assert steps.answer_of(parsed[-1]) is not None
-        previous = None
-        for step in parsed:
-            assert not steps.read_step(step.partition("\n<output>")[0], previous).malformed
-            previous = steps.kind_of(step)
+        for at, step in enumerate(parsed):
+            assert not steps.read_step(step.partition("\n<output>")[0], parsed[:at]).malformed
 
 
 def test_the_references_preferences_and_worked_examples_split_and_join():

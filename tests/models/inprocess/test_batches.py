@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from domains.mathematics.domain import DOMAIN
 from models import batching, ppm
 from models.checkpoints import load_policy, load_tokenizer
 from models.inprocess import policy as engine
@@ -60,7 +61,9 @@ def proposed(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[t
     """The candidates asked for the last of `times`, when all prompts are known."""
 
     async def run() -> list[list[tuple[str, float]]]:
-        async with TransformersPolicy(checkpoint, max_new_tokens=30, max_batch=max_batch, device="cpu") as policy:
+        async with TransformersPolicy(
+            checkpoint, domain=DOMAIN, max_new_tokens=30, max_batch=max_batch, device="cpu"
+        ) as policy:
             for _ in range(times):
                 asked = (
                     policy.propose(question, prefix, num_candidates=1 + i % 4, seed=i)
@@ -74,7 +77,7 @@ def proposed(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[t
 
 def scores(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[float]]:
     async def run() -> list[list[float]]:
-        async with TransformersScorer(checkpoint, max_batch=max_batch, device="cpu") as asked:
+        async with TransformersScorer(checkpoint, domain=DOMAIN, max_batch=max_batch, device="cpu") as asked:
             for _ in range(times):
                 each = (
                     asked.score(question, prefix, [STEP.format(i, j, i + j) * (1 + 9 * j) for j in range(1 + i % 4)])

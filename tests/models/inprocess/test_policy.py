@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from domains.mathematics.prompts import render_prompt
-from domains.mathematics.steps import STOP_STRINGS
+from domains.mathematics.domain import DOMAIN
 from miniature.base.model import train_tokenizer
 from models.checkpoints import load_policy, load_tokenizer
 from models.inprocess.attention import MIN_ROWS, ROWS_APART
@@ -25,7 +24,9 @@ def texts(proposals: list[Proposal]) -> list[str]:
 
 # Seeds from 10: with seed 0 one draw lies 7e-9 from the border of two tokens, where the last bits of a batch decide.
 async def ask(checkpoint: Path, order: list[int], *, max_batch: int, **options: object) -> dict[int, list[Proposal]]:
-    async with TransformersPolicy(checkpoint, max_new_tokens=12, max_batch=max_batch, **options) as policy:
+    async with TransformersPolicy(
+        checkpoint, domain=DOMAIN, max_new_tokens=12, max_batch=max_batch, **options
+    ) as policy:
         found = await asyncio.gather(
             *(policy.propose(QUESTIONS[i], PREFIX, num_candidates=3, seed=10 + i) for i in order)
         )
@@ -44,14 +45,14 @@ async def test_a_candidate_depends_on_its_seed_and_not_on_its_batch(small_policy
     alone = await ask(small_policy, [2, 0, 1], max_batch=1)
     assert {i: texts(found) for i, found in together.items()} == {i: texts(found) for i, found in alone.items()}
     assert len(set(texts(together[0]))) == 3
-    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12) as policy:
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=3, seed=99)
     assert texts(list(other)) != texts(together[0])
 
 
 async def test_requests_with_one_prompt_share_it_and_are_answered_as_alone(small_policy: Path) -> None:
     async def ask_all(max_batch: int) -> tuple[list[list[str]], dict[str, float]]:
-        async with TransformersPolicy(small_policy, max_new_tokens=12, max_batch=max_batch) as policy:
+        async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12, max_batch=max_batch) as policy:
             asked = [(question, seed) for seed in range(10, 14) for question in QUESTIONS[:2]]
             found = await asyncio.gather(*(policy.propose(q, PREFIX, num_candidates=2, seed=seed) for q, seed in asked))
             return [texts(list(each)) for each in found], policy.metrics()
@@ -76,12 +77,12 @@ def test_equal_prompts_are_gathered_up_to_a_bound() -> None:
 
 
 async def test_candidates_are_computed_once_until_they_part(small_policy: Path) -> None:
-    async with TransformersPolicy(small_policy, max_new_tokens=12, temperature=0) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12, temperature=0) as policy:
         rows: list[int] = []
         policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
         alike = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=40, seed=10)
     assert set(rows) == {MIN_ROWS} and len(set(texts(list(alike)))) == 1
-    async with TransformersPolicy(small_policy, max_new_tokens=12, temperature=0.1) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12, temperature=0.1) as policy:
         rows.clear()
         policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=40, seed=10)
@@ -90,17 +91,17 @@ async def test_candidates_are_computed_once_until_they_part(small_policy: Path) 
 
 
 async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:
-    async with TransformersPolicy(small_policy, max_new_tokens=12) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12) as policy:
         few = await policy.propose(QUESTIONS[0], (), num_candidates=2, seed=5)
         many = await policy.propose(QUESTIONS[0], (), num_candidates=4, seed=5)
     assert texts(list(many))[:2] == texts(list(few))
 
 
 async def test_greedy_is_the_models_own_likeliest_continuation(small_policy: Path) -> None:
-    async with TransformersPolicy(small_policy, max_new_tokens=6, temperature=0) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=6, temperature=0) as policy:
         [proposal] = await policy.propose(QUESTIONS[1], PREFIX, num_candidates=1, seed=0)
     model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
-    ids = tokenizer(render_prompt(QUESTIONS[1]) + PREFIX[0], add_special_tokens=False)["input_ids"]
+    ids = tokenizer(DOMAIN.prompt(QUESTIONS[1]) + PREFIX[0], add_special_tokens=False)["input_ids"]
     start, total = len(ids), 0.0
     with torch.no_grad():
         for _ in range(6):
@@ -117,7 +118,7 @@ async def test_greedy_is_the_models_own_likeliest_continuation(small_policy: Pat
 async def test_a_step_ends_at_its_first_marker(small_policy: Path) -> None:
     found = await ask(small_policy, [0, 1, 2], max_batch=64)
     for proposal in (proposal for proposals in found.values() for proposal in proposals):
-        ends = [proposal.text.find(marker) + len(marker) for marker in STOP_STRINGS if marker in proposal.text]
+        ends = [proposal.text.find(marker) + len(marker) for marker in DOMAIN.stop_strings if marker in proposal.text]
         assert not ends or min(ends) == len(proposal.text)
         assert 0 < proposal.num_tokens <= 12
 
@@ -126,22 +127,22 @@ async def test_markers_that_are_several_tokens_end_a_step_too(
     small_policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def written() -> list[Proposal]:
-        async with TransformersPolicy(small_policy, max_new_tokens=40) as policy:
+        async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=40) as policy:
             return list(await policy.propose(QUESTIONS[0], PREFIX, num_candidates=200, seed=3))
 
     by_id = await written()
-    monkeypatch.setattr("models.inprocess.policy.stop_ids", lambda tokenizer: [])
+    monkeypatch.setattr("models.inprocess.policy.stop_ids", lambda tokenizer, stop_strings: [])
     assert await written() == by_id
-    assert any(proposal.text.endswith(STOP_STRINGS) and proposal.num_tokens < 40 for proposal in by_id)
+    assert any(proposal.text.endswith(DOMAIN.stop_strings) and proposal.num_tokens < 40 for proposal in by_id)
 
 
 async def test_sampling_follows_the_distribution(small_policy: Path) -> None:
     model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
-    ids = tokenizer(render_prompt(QUESTIONS[0]), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(DOMAIN.prompt(QUESTIONS[0]), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
     likeliest = int(probabilities.argmax())
-    async with TransformersPolicy(small_policy, max_new_tokens=1, max_batch=4096) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=1, max_batch=4096) as policy:
         found = await policy.propose(QUESTIONS[0], (), num_candidates=2000, seed=1)
     text = tokenizer.decode([likeliest])
     share = sum(proposal.text == text for proposal in found) / len(found)
@@ -150,13 +151,13 @@ async def test_sampling_follows_the_distribution(small_policy: Path) -> None:
 
 
 async def test_a_prefix_as_long_as_the_context_gets_empty_candidates(small_policy: Path) -> None:
-    async with TransformersPolicy(small_policy, max_new_tokens=4) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=4) as policy:
         found = await policy.propose("word " * 600, (), num_candidates=2, seed=0)
     assert texts(list(found)) == ["", ""]
 
 
 async def test_a_prompt_near_the_end_of_the_context_leaves_its_neighbours_their_room(small_policy: Path) -> None:
-    async with TransformersPolicy(small_policy, max_new_tokens=12, max_context=60) as policy:
+    async with TransformersPolicy(small_policy, domain=DOMAIN, max_new_tokens=12, max_context=60) as policy:
         alone = await policy.propose(QUESTIONS[0], (), num_candidates=3, seed=10)
         long, short = await asyncio.gather(
             policy.propose("word " * 32, (), num_candidates=3, seed=11),
@@ -174,14 +175,14 @@ async def test_a_window_narrower_than_the_context_is_one_line(small_policy: Path
     config |= {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1, "layer_types": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"model\.max_context = 512: .* attends to 64 tokens; lower it") as caught:
-        TransformersPolicy(tmp_path)
+        TransformersPolicy(tmp_path, domain=DOMAIN)
     assert "\n" not in str(caught.value)
-    TransformersPolicy(tmp_path, max_context=64)
+    TransformersPolicy(tmp_path, domain=DOMAIN, max_context=64)
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint here \(config.json is missing\)") as caught:
-        TransformersPolicy(tmp_path / "absent")
+        TransformersPolicy(tmp_path / "absent", domain=DOMAIN)
     assert "\n" not in str(caught.value)
 
 
@@ -191,6 +192,6 @@ def test_a_torn_checkpoint_is_one_line(small_policy: Path, tmp_path: Path) -> No
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="the checkpoint cannot be loaded") as caught:
-        TransformersPolicy(tmp_path)
+        TransformersPolicy(tmp_path, domain=DOMAIN)
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 64

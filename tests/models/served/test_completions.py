@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from domains.mathematics.prompts import render_prompt
-from domains.mathematics.steps import STOP_STRINGS
+from domains.mathematics.domain import DOMAIN
 from models.checkpoints import load_tokenizer
 from models.served.completions import CompletionsPolicy, with_marker
 from models.tokens import encode
@@ -35,7 +34,7 @@ def answering(name: str, choices: list[dict[str, Any]], **more: Any) -> Callable
 
 
 async def propose(checkpoint: Path, server: Any, *, num_candidates: int, **options: Any) -> list[Proposal]:
-    async with CompletionsPolicy(checkpoint, [server.url], max_new_tokens=12, **options) as policy:
+    async with CompletionsPolicy(checkpoint, [server.url], domain=DOMAIN, max_new_tokens=12, **options) as policy:
         return list(await policy.propose("Why?", PREFIX, num_candidates=num_candidates, seed=2**62 + 5))
 
 
@@ -56,7 +55,7 @@ async def propose(checkpoint: Path, server: Any, *, num_candidates: int, **optio
     ],
 )
 def test_a_step_gets_back_the_marker_at_which_its_server_stopped(given: dict[str, Any], text: str) -> None:
-    assert with_marker(given) == text
+    assert with_marker(given, DOMAIN) == text
 
 
 async def test_a_request_carries_the_ids_of_training_and_no_sampling_of_the_servers_own(
@@ -64,9 +63,9 @@ async def test_a_request_carries_the_ids_of_training_and_no_sampling_of_the_serv
 ) -> None:
     server = http_server(answering(str(small_policy), [choice("\na = 1\n")] * 3, usage={"completion_tokens": 15}))
     found = await propose(small_policy, server, num_candidates=3, temperature=0.7)
-    ids = encode(load_tokenizer(small_policy), render_prompt("Why?") + PREFIX[0])
+    ids = encode(load_tokenizer(small_policy), DOMAIN.prompt("Why?") + PREFIX[0], DOMAIN)
     [body] = server.bodies
-    assert (body["prompt"], body["n"], body["max_tokens"], body["stop"]) == (ids, 3, 12, list(STOP_STRINGS))
+    assert (body["prompt"], body["n"], body["max_tokens"], body["stop"]) == (ids, 3, 12, list(DOMAIN.stop_strings))
     assert (body["temperature"], body["top_p"], body["seed"] < 2**31) == (0.7, 1.0, True)
     assert "return_token_ids" not in body
     assert found == [Proposal("\na = 1\n<end_of_step>", 5, 0.0, len(ids))] * 3
@@ -76,7 +75,7 @@ async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
     small_policy: Path, http_server: Starter
 ) -> None:
     tokenizer = load_tokenizer(small_policy)
-    ids = encode(tokenizer, "\na = 1\n<end_of_step>")
+    ids = encode(tokenizer, "\na = 1\n<end_of_step>", DOMAIN)
     answer = answering(str(small_policy), [{"text": "", "finish_reason": "stop", "token_ids": ids}])
 
     def behave(path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -86,7 +85,10 @@ async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
     server = http_server(behave)
     [proposal] = await propose(small_policy, server, num_candidates=1)
     [body] = server.bodies
-    assert body["stop_token_ids"] == [*map(tokenizer.convert_tokens_to_ids, STOP_STRINGS), tokenizer.eos_token_id]
+    assert body["stop_token_ids"] == [
+        *map(tokenizer.convert_tokens_to_ids, DOMAIN.stop_strings),
+        tokenizer.eos_token_id,
+    ]
     assert "stop" not in body and body["return_token_ids"] and body["return_tokens_as_token_ids"]
     assert (proposal.text, proposal.num_tokens) == ("\na = 1\n<end_of_step>", len(ids))
 

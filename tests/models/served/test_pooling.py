@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from domains.mathematics.prompts import render_prompt
+from domains.mathematics.domain import DOMAIN
 from models import ppm
 from models.checkpoints import load_tokenizer
 from models.served import pooling
@@ -58,7 +58,7 @@ class Served:
 
 def rows_of(checkpoint: Path, question: str) -> list[list[int]]:
     tokenizer = load_tokenizer(checkpoint)
-    return [encode(tokenizer, render_prompt(question) + step) for step in STEPS]
+    return [encode(tokenizer, DOMAIN.prompt(question) + step, DOMAIN) for step in STEPS]
 
 
 async def asked(scorer: PoolingScorer, served: Served) -> list[asyncio.Task[Any]]:
@@ -77,7 +77,7 @@ async def test_what_trees_ask_while_the_server_works_is_its_next_request(
     checkpoint: Path, http_server: Starter
 ) -> None:
     served = Served(checkpoint)
-    async with PoolingScorer(checkpoint, [http_server(served).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
         served.go_on.set()
         found = await asyncio.gather(*tasks)
@@ -94,7 +94,7 @@ async def test_a_request_holds_no_more_tokens_than_it_may(
     most = 8 * max(len(row) for question in QUESTIONS for row in rows_of(checkpoint, question))
     monkeypatch.setattr(pooling, "MAX_BATCH", most)
     served = Served(checkpoint)
-    async with PoolingScorer(checkpoint, [http_server(served).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
         served.go_on.set()
         await asyncio.gather(*tasks)
@@ -104,7 +104,7 @@ async def test_a_request_holds_no_more_tokens_than_it_may(
 
 async def test_who_goes_away_is_not_asked_about_and_takes_nobody_along(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
-    async with PoolingScorer(checkpoint, [http_server(served).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         first, second, third, *others = await asked(scorer, served)
         first.cancel()  # is being asked about
         third.cancel()
@@ -119,7 +119,7 @@ async def test_whose_request_is_refused_fails_alone(
 ) -> None:
     served = Served(checkpoint)
     served.refuses = rows_of(checkpoint, QUESTIONS[7])[0], status
-    async with PoolingScorer(checkpoint, [http_server(served).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
         served.go_on.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,7 +129,7 @@ async def test_whose_request_is_refused_fails_alone(
 
 async def test_who_still_waits_at_the_end_is_cancelled(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
-    async with PoolingScorer(checkpoint, [http_server(served).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
     _, waiting = await asyncio.wait(tasks, timeout=5)
     assert not waiting and all(task.cancelled() for task in tasks)
@@ -140,7 +140,7 @@ async def test_each_replica_has_a_line_of_its_own(checkpoint: Path, http_server:
     slow, quick = Served(checkpoint), Served(checkpoint)
     quick.go_on.set()
     urls = [http_server(served).url for served in (slow, quick)]
-    async with PoolingScorer(checkpoint, urls) as scorer:
+    async with PoolingScorer(checkpoint, urls, domain=DOMAIN) as scorer:
         tasks = [asyncio.create_task(scorer.score(question, [], STEPS)) for question in QUESTIONS * 2]
         done, waiting = await asyncio.wait(tasks, timeout=2)
         assert done and waiting  # nobody waits for the slow one who did not ask it
@@ -160,6 +160,6 @@ async def test_an_answer_that_lacks_logits_is_one_line(checkpoint: Path, http_se
     def short(path: str, body: dict[str, Any]) -> tuple[int, Any]:
         return (200, {"data": [{"index": 0, "probs": [0.5]}]}) if path == PATH else served(path, body)
 
-    async with PoolingScorer(checkpoint, [http_server(short).url]) as scorer:
+    async with PoolingScorer(checkpoint, [http_server(short).url], domain=DOMAIN) as scorer:
         with pytest.raises(ScorerError, match="not one logit for each of 2 candidates"):
             await scorer.score(QUESTIONS[0], [], STEPS)

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import torch
 
-from domains.mathematics.prompts import render_prompt
-from domains.mathematics.steps import STOP_STRINGS, kind_of
+from domains.mathematics.domain import DOMAIN
+from domains.mathematics.steps import kind_of
 from models import ppm
 from models.checkpoints import load_tokenizer
 from models.inprocess.policy import TransformersPolicy
@@ -81,27 +81,33 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec(checkpoint: Path, runner: Any, logs: Path, **more: Any) -> Serving:
-    return Serving(str(checkpoint), runner, str(logs), device="cpu", **more)
+    return Serving(str(checkpoint), runner, str(logs), DOMAIN.stop_strings, device="cpu", **more)
 
 
 @asynccontextmanager
 async def opened_policy(engine: str, logs: Path, **options: Any) -> AsyncIterator[Any]:
     options = {"max_new_tokens": 48} | options
     if engine == "transformers":
-        async with TransformersPolicy(BASE, device="cpu", **options) as policy:
+        async with TransformersPolicy(BASE, domain=DOMAIN, device="cpu", **options) as policy:
             yield policy
     else:
-        async with served(spec(BASE, "generate", logs)) as urls, CompletionsPolicy(BASE, urls, **options) as policy:
+        async with (
+            served(spec(BASE, "generate", logs)) as urls,
+            CompletionsPolicy(BASE, urls, domain=DOMAIN, **options) as policy,
+        ):
             yield policy
 
 
 @asynccontextmanager
 async def opened_scorer(engine: str, checkpoint: Path, logs: Path) -> AsyncIterator[Any]:
     if engine == "transformers":
-        async with TransformersScorer(checkpoint, device="cpu") as scorer:
+        async with TransformersScorer(checkpoint, domain=DOMAIN, device="cpu") as scorer:
             yield scorer
     else:
-        async with served(spec(checkpoint, "pooling", logs)) as urls, PoolingScorer(checkpoint, urls) as scorer:
+        async with (
+            served(spec(checkpoint, "pooling", logs)) as urls,
+            PoolingScorer(checkpoint, urls, domain=DOMAIN) as scorer,
+        ):
             yield scorer
 
 
@@ -125,10 +131,10 @@ async def test_steps_keep_their_markers_and_count_their_tokens(engine: str, logs
     ended = [proposal for proposal in found if kind_of(proposal.text)]
     assert len(ended) > len(found) / 2
     for proposal in ended:
-        assert proposal.text.endswith(STOP_STRINGS)
-        assert sum(proposal.text.count(marker) for marker in STOP_STRINGS) == 1
+        assert proposal.text.endswith(DOMAIN.stop_strings)
+        assert sum(proposal.text.count(marker) for marker in DOMAIN.stop_strings) == 1
     assert all(0 < proposal.num_tokens <= 48 and proposal.logprob < 0 for proposal in found)
-    assert found[0].prompt_tokens == len(encode(tokenizer, render_prompt(QUESTIONS[0])))
+    assert found[0].prompt_tokens == len(encode(tokenizer, DOMAIN.prompt(QUESTIONS[0]), DOMAIN))
     assert metrics["num_generated_tokens"] == sum(proposal.num_tokens for proposal in found)
     assert metrics["num_requests"] == len(found) / 3
 
@@ -190,7 +196,7 @@ async def test_scores_of_vllm_are_those_of_transformers(tiny_ppm: Path, logs: Pa
 async def test_an_endpoint_that_serves_another_model_is_one_line(tiny_ppm: Path, logs: Path) -> None:
     async with served(spec(BASE, "generate", logs)) as urls:
         with pytest.raises(UserError, match=rf"serves {BASE}, not {tiny_ppm}"):
-            async with PoolingScorer(tiny_ppm, urls):
+            async with PoolingScorer(tiny_ppm, urls, domain=DOMAIN):
                 pass
 
 
@@ -205,7 +211,7 @@ def test_a_policy_whose_markers_are_single_tokens_is_served_without_a_tokenizer(
     serving = spec(BASE, "generate", logs)
     assert "--skip-tokenizer-init" in serving.command("python", 1)
     assert "--skip-tokenizer-init" not in spec(BASE, "pooling", logs).command("python", 1)
-    monkeypatch.setattr("models.tokens.stop_ids", lambda tokenizer: [])
+    monkeypatch.setattr("models.tokens.stop_ids", lambda tokenizer, stop_strings: [])
     assert "--skip-tokenizer-init" not in serving.command("python", 1)
 
 
@@ -246,7 +252,7 @@ import asyncio, sys
 from models.served.vllm_servers import Serving, served
 
 async def main():
-    async with served(Serving(sys.argv[1], "generate", sys.argv[2], device="cpu")) as urls:
+    async with served(Serving(sys.argv[1], "generate", sys.argv[2], (), device="cpu")) as urls:
         print(urls[0], flush=True)
         await asyncio.sleep(float(sys.argv[3]))
 

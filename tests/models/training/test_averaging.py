@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoints import load_policy, load_tokenizer
+from models.checkpoints import fingerprint, load_policy, load_tokenizer
 from models.training.averaging import average
-from models.training.process import fingerprint
 
 
 def checkpoint(folder: Path, **weights: torch.Tensor) -> Path:

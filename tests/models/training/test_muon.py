@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.training import muon
+from models.training.config import TrainingConfig
 from models.training.muon import Muon
-from models.training.process import TrainingConfig, optimizer
+from models.training.optimizer import optimizer
 
 SHAPES = [(16, 16), (16, 16), (8, 16), (48, 16), (16, 48)]
 

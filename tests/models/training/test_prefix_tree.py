@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from domains.mathematics.domain import DOMAIN
 from models import ppm
 from models.checkpoints import load_tokenizer
 from models.tokens import encode
@@ -69,12 +70,12 @@ def test_the_groups_of_a_problem_are_laid_out_together_as_many_as_fit(small_poli
     second = Group("q", ["Tom has 5.", "Tom has 3."], [(1, 0)], [1.0, -1.0])
     other = Group("p", ["Tom has 3.", "Zoe has 4."], [(0, 1)], [1.0, -1.0])
     endless = Group("p", ["Tom has 3. " * 99, "Tom"], [(0, 1)], [1.0, -1.0])
-    longest = max(len(encode(tokenizer, text)) for text in first.texts)
-    one, two = lay_out([first, second, other, endless], tokenizer, max_length=2 * longest)
+    longest = max(len(encode(tokenizer, text, DOMAIN)) for text in first.texts)
+    one, two = lay_out([first, second, other, endless], tokenizer, domain=DOMAIN, max_length=2 * longest)
     assert (one.groups, two.groups) == ([[(0, 1)], [(3, 2)]], [[(0, 1)]])
     assert one.places[0] == one.places[3]
     assert one.targets == [1.0, -1.0, 1.0, -1.0]
     many = [Group("q", [f"{i} {i} {i}", f"{i} {i} 1000"], [(0, 1)], [1.0, -1.0]) for i in range(9)]
-    made = lay_out(many, tokenizer, max_length=2 * longest)
+    made = lay_out(many, tokenizer, domain=DOMAIN, max_length=2 * longest)
     assert len(made) > 1
     assert sum(len(example.groups) for example in made) == 9

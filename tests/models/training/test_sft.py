@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from domains.mathematics.prompts import render_prompt
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.steps import kind_of
-from models.checkpoints import load_policy, load_tokenizer
+from models.checkpoints import fingerprint, load_policy, load_tokenizer
 from models.inprocess.policy import TransformersPolicy
 from models.training import sft as train_sft
-from models.training.process import TrainingConfig, epochs, fingerprint
+from models.training.config import TrainingConfig
 from models.training.sft import IGNORE, tokenize
 from rstar.protocols import UserError
 
@@ -29,19 +29,19 @@ def config(base: Path, out: Path, **changes: object) -> TrainingConfig:
 
 def test_prompt_and_output_stay_out_of_the_loss(small_policy: Path) -> None:
     tokenizer = load_tokenizer(small_policy)
-    row = tokenize(tokenizer, render_prompt(QUESTION), RESPONSE)
+    row = tokenize(tokenizer, DOMAIN.prompt(QUESTION), RESPONSE, domain=DOMAIN)
     learned = tokenizer.decode([token for token in row["labels"] if token != IGNORE])
     assert learned == RESPONSE.replace("\n<output>34<end_of_output>", "") + tokenizer.eos_token
-    assert tokenizer.decode(row["input_ids"]) == render_prompt(QUESTION) + RESPONSE + tokenizer.eos_token
+    assert tokenizer.decode(row["input_ids"]) == DOMAIN.prompt(QUESTION) + RESPONSE + tokenizer.eos_token
     first = RESPONSE.index("<end_of_step>") + len("<end_of_step>")
-    partly = tokenize(tokenizer, render_prompt(QUESTION), RESPONSE, [(0, first)])
+    partly = tokenize(tokenizer, DOMAIN.prompt(QUESTION), RESPONSE, [(0, first)], domain=DOMAIN)
     assert tokenizer.decode([token for token in partly["labels"] if token != IGNORE]) == learned[first:]
     assert partly["input_ids"] == row["input_ids"]
 
 
 async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Path, tmp_path: Path) -> None:
-    train_sft.train(config(small_policy, tmp_path / "policy"), [(render_prompt(QUESTION), RESPONSE)] * 8)
-    async with TransformersPolicy(tmp_path / "policy", max_new_tokens=40, temperature=0) as policy:
+    train_sft.train(config(small_policy, tmp_path / "policy"), [(DOMAIN.prompt(QUESTION), RESPONSE)] * 8)
+    async with TransformersPolicy(tmp_path / "policy", domain=DOMAIN, max_new_tokens=40, temperature=0) as policy:
         [step] = await policy.propose(QUESTION, (), num_candidates=1, seed=0)
     assert kind_of(step.text) == "code"
     assert step.text == RESPONSE[: len(step.text)]
@@ -53,7 +53,7 @@ async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Pa
 
 @pytest.mark.parametrize(("packing", "num_steps"), [(True, 1), (False, 4)])
 def test_a_row_is_packed_or_one_trajectory(small_policy: Path, tmp_path: Path, packing: bool, num_steps: int) -> None:
-    rows = [(render_prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
+    rows = [(DOMAIN.prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
     train_sft.train(config(small_policy, tmp_path / "policy", epochs=1, packing=packing), rows)
     manifest = json.loads((tmp_path / "policy" / "manifest.json").read_text())
     assert manifest["figures"]["num_steps"] == num_steps
@@ -62,12 +62,12 @@ def test_a_row_is_packed_or_one_trajectory(small_policy: Path, tmp_path: Path, p
 def test_the_same_run_twice_gives_the_same_weights(small_policy: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         short = config(small_policy, tmp_path / name, epochs=1)
-        train_sft.train(short, [(render_prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)])
+        train_sft.train(short, [(DOMAIN.prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)])
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
 
 
 def test_noise_on_the_embeddings_is_part_of_training_and_of_nothing_else(small_policy: Path, tmp_path: Path) -> None:
-    rows = [(render_prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
+    rows = [(DOMAIN.prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
     for name, alpha in (("without", None), ("with", 5.0), ("again", 5.0)):
         train_sft.train(config(small_policy, tmp_path / name, epochs=1, neftune_noise_alpha=alpha), rows)
     prints = [fingerprint(tmp_path / name) for name in ("without", "with", "again")]
@@ -80,7 +80,10 @@ def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) 
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
-    rows = [tokenize(tokenizer, render_prompt(question), RESPONSE) for question in (QUESTION, "Ana owns 7 pens.")]
+    rows = [
+        tokenize(tokenizer, DOMAIN.prompt(question), RESPONSE, domain=DOMAIN)
+        for question in (QUESTION, "Ana owns 7 pens.")
+    ]
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     packed = collate(rows)
     with torch.no_grad():
@@ -92,21 +95,23 @@ def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) 
 @pytest.mark.parametrize(("max_tokens", "rounds"), [(None, 4.0), (10_000, 4.0), (90, 3.0), (15, 0.5)])
 def test_a_budget_of_tokens_means_fewer_epochs(max_tokens: int | None, rounds: float) -> None:
     changed = config(Path("base"), Path("out"), epochs=4, max_tokens=max_tokens)
-    assert epochs(changed, 30) == rounds
+    assert changed.num_epochs(30) == rounds
 
 
 def test_the_manifest_says_how_many_tokens_were_read(small_policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "short"
-    train_sft.train(config(small_policy, out, epochs=30, max_tokens=1000), [(render_prompt(QUESTION), RESPONSE)] * 8)
+    train_sft.train(config(small_policy, out, epochs=30, max_tokens=1000), [(DOMAIN.prompt(QUESTION), RESPONSE)] * 8)
     figures = json.loads((out / "manifest.json").read_text())["figures"]
-    an_epoch = 8 * len(tokenize(load_tokenizer(small_policy), render_prompt(QUESTION), RESPONSE)["input_ids"])
+    an_epoch = 8 * len(
+        tokenize(load_tokenizer(small_policy), DOMAIN.prompt(QUESTION), RESPONSE, domain=DOMAIN)["input_ids"]
+    )
     assert figures["num_tokens"] == 2 * an_epoch  # up to the end of the step in which the budget is spent
     assert an_epoch < 1000 < 2 * an_epoch
 
 
 def test_too_long_trajectories_are_dropped_and_counted_and_none_is_an_error(small_policy: Path, tmp_path: Path) -> None:
-    long = (render_prompt("word " * 600), RESPONSE)
-    train_sft.train(config(small_policy, tmp_path / "p", epochs=1), [long, (render_prompt(QUESTION), RESPONSE)])
+    long = (DOMAIN.prompt("word " * 600), RESPONSE)
+    train_sft.train(config(small_policy, tmp_path / "p", epochs=1), [long, (DOMAIN.prompt(QUESTION), RESPONSE)])
     figures = json.loads((tmp_path / "p" / "manifest.json").read_text())["figures"]
     assert (figures["num_examples"], figures["num_dropped"]) == (1, 1)
     with pytest.raises(UserError, match="no trajectory of at most 512 tokens"):

@@ -1,4 +1,4 @@
-"""The fast path gives what CPython gives, or declines."""
+"""The fast path gives what CPython gives, or raises NotEligible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUND = 100_000
 
 
 def by_cpython(code: str, variables: dict[str, object]) -> Outcome:
-    """The same step as `sandbox.inside.interpreter` runs it."""
+    """Run the step as `sandbox.inside.interpreter` does."""
     namespace = dict(variables)
     printed, verdict, error, echo = io.StringIO(), Verdict.OK, "", ""
     tree = ast.parse(code)
@@ -114,14 +114,14 @@ endings = st.one_of(st.just("pass"), expressions, expressions.map(lambda e: f"pr
 
 @settings(max_examples=600, deadline=None)
 @given(programs, st.booleans(), endings)
-def test_eligible_steps_do_what_cpython_does(program: str, with_fraction: bool, ending: str) -> None:
+def test_eligible_steps_give_what_cpython_gives(program: str, with_fraction: bool, ending: str) -> None:
     prefix = "a, b, tom = 5, 0.5, 12\n" + "from fractions import Fraction\ntom = Fraction(7, 2)\n" * with_fraction
     code = prefix + program + "\n" + ending
     assert_as_cpython(code)
 
 
 def assert_as_cpython(code: str) -> None:
-    """Verdict, output, error and variables are CPython's, or the step is declined."""
+    """Verdict, output, error and variables are CPython's, or the step is not eligible."""
     try:
         outcome = run_arithmetic(code, {}, max_output_bytes=BOUND)
     except NotEligible:
@@ -161,7 +161,7 @@ def assert_as_cpython(code: str) -> None:
         ("tom += 'x'", "", "TypeError: unsupported operand type(s) for +=: 'int' and 'str' (line 1: tom += 'x')"),
     ],
 )
-def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) -> None:
+def test_a_typical_step_takes_the_fast_path(code: str, output: str, error: str) -> None:
     outcome = run_arithmetic(code, {"tom": 34}, max_output_bytes=BOUND)
     assert (outcome.output, outcome.error) == (output, error)
 
@@ -218,12 +218,12 @@ def test_a_usual_step_takes_the_fast_path(code: str, output: str, error: str) ->
         "for i in range(0):\n    __debug__ = 1",
     ],
 )
-def test_a_doubtful_step_is_declined(code: str) -> None:
+def test_an_uncertain_step_is_not_eligible(code: str) -> None:
     with pytest.raises(NotEligible):
         run_arithmetic(code, {}, max_output_bytes=BOUND)
 
 
-def test_too_much_output_is_declined() -> None:
+def test_a_step_with_too_much_output_is_not_eligible() -> None:
     with pytest.raises(NotEligible):
         run_arithmetic("print('a' * 1000)", {}, max_output_bytes=999)
 
@@ -234,17 +234,17 @@ def test_the_given_variables_are_not_changed() -> None:
     assert variables == {"x": 1}
 
 
-def test_what_the_compiler_warns_of_is_declined_or_right_and_never_printed(recwarn: pytest.WarningsRecorder) -> None:
+def test_compiler_warnings_change_no_result_and_are_never_printed(recwarn: pytest.WarningsRecorder) -> None:
     filters = None
     for code in ("x = 1 or (1 is 1)", "x = 1if 1 else 2", "x = 1 or 1()"):
         with contextlib.suppress(NotEligible):
             assert run_arithmetic(code, {}, max_output_bytes=BOUND).variables == {"x": 1}
         filters = filters or list(warnings.filters)
     assert not recwarn.list
-    assert filters == warnings.filters  # those of all threads
+    assert filters == warnings.filters  # all threads share them
 
 
-def test_long_codes_are_not_kept() -> None:
+def test_long_codes_are_not_cached() -> None:
     _parse_short.cache_clear()
     for number in range(2 * MAX_CACHED):
         run_arithmetic(f"x = {number}", {}, max_output_bytes=BOUND)
@@ -253,14 +253,14 @@ def test_long_codes_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("blank", ["\n", " ", "\t", "\f", "\r\n", "import ", "from"])
-def test_looking_for_imports_takes_linear_time(blank: str) -> None:
+def test_searching_for_imports_takes_linear_time(blank: str) -> None:
     start = time.process_time()
     assert not imports_warm_modules(blank * 100_000 + "x")
     assert time.process_time() - start < 0.5
     assert imports_warm_modules("\n \n  import math, numpy as np")
 
 
-def test_an_error_is_told_in_bounded_space() -> None:
+def test_the_description_of_an_error_is_bounded() -> None:
     assert len(describe_error("E" * 10**6, "m" * 10**6, 1, "x" * 10**6)) < 1500
 
 

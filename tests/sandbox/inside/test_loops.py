@@ -1,4 +1,4 @@
-"""Loops that CPython runs itself do what CPython does, or leave no trace."""
+"""Compiled loops give what CPython gives, or change nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sandbox.test_arithmetic import BOUND, assert_as_cpython, by_cpython
 
 from rstar.protocols import Verdict
 from sandbox.inside.fast_path.arithmetic import NotEligible, run_arithmetic
 from sandbox.inside.fast_path.loops import LARGE, compile_loop
+from tests.sandbox.inside.test_arithmetic import BOUND, assert_as_cpython, by_cpython
 
 NAMES = ["a", "b", "count", "i"]
 numbers = st.recursive(
@@ -63,7 +63,7 @@ def loop_of(code: str) -> ast.For:
 
 @settings(max_examples=400, deadline=None)
 @given(bodies, st.integers(-3, 3), st.integers(16, 40), st.sampled_from([1, 2, -1]), st.sampled_from(["7", "2.5"]))
-def test_loops_do_what_cpython_does(body: str, first: int, turns: int, step: int, given_b: str) -> None:
+def test_compiled_loops_give_what_cpython_gives(body: str, first: int, turns: int, step: int, given_b: str) -> None:
     loop = f"for i in range({first}, {first + turns * step}, {step}):\n    " + body.replace("\n", "\n    ")
     assert compile_loop(loop_of(loop)), "all these loops only count"
     assert_as_cpython(f"a, b, count = 3, {given_b}, 0\n{loop}\nprint(a, b, count, i)")
@@ -76,7 +76,7 @@ def test_loops_do_what_cpython_does(body: str, first: int, turns: int, step: int
         ("n += missing", "NameError: name 'missing' is not defined (line 2: n += missing)"),
     ],
 )
-def test_an_error_has_its_line_and_what_came_before_it(body: str, error: str) -> None:
+def test_an_error_has_its_line_and_the_variables_before_it(body: str, error: str) -> None:
     code = f"for i in range(30):\n    {body}"
     assert compile_loop(loop_of(code))
     outcome = run_arithmetic(code, {"n": 1}, max_output_bytes=BOUND)
@@ -84,7 +84,7 @@ def test_an_error_has_its_line_and_what_came_before_it(body: str, error: str) ->
     assert outcome.variables == by_cpython(code, {"n": 1}).variables
 
 
-def test_numbers_that_grow_large_are_walked() -> None:
+def test_loops_with_large_numbers_are_walked() -> None:
     code = "for i in range(100):\n    n = n * 2\nprint(n)"
     assert run_arithmetic(code, {"n": 1}, max_output_bytes=BOUND).output == str(2**100)
 
@@ -96,18 +96,18 @@ def test_numbers_that_grow_large_are_walked() -> None:
      "n: int = i", "n @= 2", "n = i < 2", "for j in range(2):\n        n = j\n    else:\n        n = 1",
      "n = i\n    assert n", "del n"],
 )  # fmt: skip
-def test_what_does_not_count_is_not_compiled(body: str) -> None:
+def test_loops_that_do_more_than_count_are_not_compiled(body: str) -> None:
     assert compile_loop(loop_of(f"for i in range(30):\n    {body}")) is None
 
 
-def test_range_may_be_another_name_by_then() -> None:
+def test_a_variable_named_range_is_not_eligible() -> None:
     loop = "for i in range(20):\n    for j in range(2):\n        n = n + j"
     assert compile_loop(loop_of(loop))
     with pytest.raises(NotEligible):
         run_arithmetic("range = 3\n" + loop, {"n": 1}, max_output_bytes=BOUND)
 
 
-def test_a_loop_may_run_over_more_than_can_be_counted() -> None:
+def test_a_loop_may_have_a_range_longer_than_len_can_return() -> None:
     code = "for i in range(10**20):\n    if i == 3:\n        break\nprint(i)"
     assert run_arithmetic(code, {}, max_output_bytes=BOUND).output == "3"
 

@@ -1,4 +1,4 @@
-"""What a forked step leaves for the fast path, and when it leaves nothing."""
+"""Which variables a forked step leaves for the fast path, and which steps are tame."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def run(sandbox: Sandbox, *codes: str) -> list[tuple[str, bool]]:
     return results
 
 
-async def test_the_fast_path_goes_on_after_a_solve(sandbox: Sandbox) -> None:
+async def test_the_fast_path_continues_after_a_solve(sandbox: Sandbox) -> None:
     steps = await run(sandbox, "n = 2", SOLVE, "total = total + n", "print(total)", "print(root + total)", "print(n)")
     assert steps[1:] == [("", False), ("", True), ("42", True), ("44", False), ("2", True)]
     metrics = sandbox.metrics()
     assert (metrics["checkpoint_revivals"], metrics["steps_again"]) == (0, 3)  # `n = 2`; two fast steps for `root`
 
 
-async def test_of_many_fast_steps_few_run_again(sandbox: Sandbox) -> None:
+async def test_only_a_few_of_many_fast_steps_run_again(sandbox: Sandbox) -> None:
     checkpoint = None
     for n in range(60):
         checkpoint = (await sandbox.run(checkpoint, f"n = {n}")).checkpoint
@@ -51,7 +51,7 @@ async def test_of_many_fast_steps_few_run_again(sandbox: Sandbox) -> None:
     for _ in range(3):
         assert (await sandbox.run(checkpoint, "[n]")).output == "[59]"
     after = sandbox.metrics()
-    assert after["checkpoint_revivals"] == 1, "the interpreter made for the first is there for the others"
+    assert after["checkpoint_revivals"] == 1, "the first step restored the interpreter for the others"
     assert after["checkpoint_hits"] - before["checkpoint_hits"] == 2
     assert after["steps_again"] <= 3 * FORK_SECONDS / STEP_SECONDS
 
@@ -116,17 +116,17 @@ def test_mathematics_is_tame(code: str) -> None:
         "x = 1\n" * 3000,
     ],
 )
-def test_what_reaches_further_is_not(code: str) -> None:
+def test_a_step_that_reaches_beyond_its_variables_is_not_tame(code: str) -> None:
     assert not is_tame(code)
 
 
-async def test_what_a_wild_step_changed_is_still_changed_for_its_children(sandbox: Sandbox) -> None:
+async def test_changes_by_a_step_that_is_not_tame_hold_for_its_children(sandbox: Sandbox) -> None:
     steps = await run(sandbox, "import builtins\nbuiltins.sum = max\na = 3", "print(sum((1, 2)))", "print(a)")
     assert [output for output, _ in steps] == ["", "2", "3"]
     assert not any(fast for _, fast in steps)
 
 
-def test_variables_come_back_as_they_were_and_the_rest_is_opaque() -> None:
+def test_plain_variables_are_decoded_unchanged_and_the_rest_is_opaque() -> None:
     plain = {
         "a": 3, "b": True, "c": 0.5, "d": "word", "e": Fraction(1, 3), "f": (1, (2.0, "x")), "Fraction": Fraction,
         "g": 2**1000, "h": float("inf"),
@@ -144,7 +144,7 @@ def test_variables_come_back_as_they_were_and_the_rest_is_opaque() -> None:
     [["is", "\ud800"], ["is", 2**9999], ["is", None], ["is"], ["fraction", 1, 0], ["fraction", 2, 4], ["tuple", 1], 7,
      ["tuple", *[["is", 1]] * 999], {"is": 1}, "is", ["class", 1]],
 )  # fmt: skip
-def test_a_report_that_lies_about_its_form_is_opaque(forged: object) -> None:
+def test_a_malformed_value_in_a_report_is_opaque(forged: object) -> None:
     assert decode({"x": forged}) == {"x": OPAQUE}
 
 
@@ -184,7 +184,7 @@ def test_tame_attributes_reach_no_further_module() -> None:
         new = {each.__name__: each for each in found if isinstance(each, ModuleType) and each.__name__ not in reached}
         reached |= set(new)
         waiting += new.values()
-    assert reached <= TAME_MODULES | {"sympy.core.evalf"}  # a method of that name is what is meant
+    assert reached <= TAME_MODULES | {"sympy.core.evalf"}  # the listed name stands for the method
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_tame_attributes_reach_no_further_module() -> None:
         "name = 'exec'",
     ],
 )
-def test_a_string_that_sympy_could_evaluate_is_not_tame(code: str) -> None:
+def test_a_step_with_a_string_that_sympy_could_evaluate_is_not_tame(code: str) -> None:
     assert not is_tame(code)
 
 

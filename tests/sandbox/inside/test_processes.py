@@ -1,4 +1,4 @@
-"""What the fork server goes by: births of processes, sizes of folders, frames that anybody may have written."""
+"""What the fork server relies on: start times of processes, sizes of folders, frames that a step may have written."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 
 
-def test_a_process_is_born_once_and_a_dead_one_never_was(tmp_path: Path) -> None:
+def test_a_process_has_one_start_time_and_a_dead_one_has_none(tmp_path: Path) -> None:
     child = sleeper()
     first = born(child.pid)
     assert first
     assert born(child.pid) == first != born(os.getpid())
     child.kill()
     deadline = time.monotonic() + 5
-    while born(child.pid) and time.monotonic() < deadline:  # dead, and not yet buried
+    while born(child.pid) and time.monotonic() < deadline:  # it is a zombie until it is reaped
         time.sleep(0.01)
     assert born(child.pid) == b""
     child.wait()
     assert born(child.pid) == b""
 
 
-def test_a_number_that_went_to_another_process_is_left_alone(tmp_path: Path) -> None:
+def test_a_process_with_a_reused_id_is_not_killed(tmp_path: Path) -> None:
     child = sleeper()
     ours, theirs = socket.socketpair()
     folder = tmp_path / "work"
@@ -57,13 +57,13 @@ def test_a_folder_is_measured_in_blocks_and_entries(tmp_path: Path) -> None:
     assert exceeds(str(tmp_path), max_bytes=8_000, max_entries=2)
 
 
-def test_a_folder_that_cannot_be_read_is_too_large_and_is_removed_all_the_same(tmp_path: Path) -> None:
+def test_an_unreadable_folder_counts_as_too_large_and_is_removed(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     pid = os.fork()
     if pid == 0:
         try:
             os.chdir(tmp_path)
-            if os.geteuid() == 0:  # whom no mode stops
+            if os.geteuid() == 0:  # permissions do not stop root
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_read_is_too_large_and_is_removed_all_the_same(t
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_frames_are_taken_as_they_come_and_large_ones_are_empty() -> None:
+def test_frames_are_read_in_pieces_and_too_large_ones_are_empty() -> None:
     ours, theirs = socket.socketpair()
     inbox = Inbox(ours, max_bytes=10)
     theirs.sendall(HEADER.pack(3) + b"ab")

@@ -1,4 +1,4 @@
-"""Who takes turns in the sandbox: the items of a map_concurrently, each with all it starts."""
+"""Who takes turns in the sandbox: each item, with all that it starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+from domains.mathematics.domain import DOMAIN
 from rstar.protocols import Execution, Problem, Proposal, Verdict
 from rstar.search import SearchSettings, search
 from sandbox.fair import sharing
@@ -41,7 +42,7 @@ async def test_all_steps_of_a_problem_s_trees_run_as_one() -> None:
     async def one(name: str) -> None:
         for seed in range(2):
             problem, given = Problem(name, name, "1"), {"policy": engines, "executor": engines, "judge": engines}
-            await search(problem, **given, scorer=None, settings=settings, seed=seed)
+            await search(problem, steps=DOMAIN, **given, scorer=None, settings=settings, seed=seed)
 
     await map_concurrently(one, "ab", limit=2)
     groups = [set(sharers) for sharers in engines.sharers.values()]

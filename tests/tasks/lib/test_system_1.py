@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domains.mathematics.steps import parse_response
-from miniature.families.generator import generate
-from miniature.truth import wrong_of
+from miniature.problems import generate
+from problems.synthesis import majority
 from rstar.search import SearchSettings
 from tasks.heldout_pairs import pair_rows
 from tasks.lib.engines import RULES, Engines, Models, Sandbox, opened
-from tasks.lib.system_1 import Sample, sample_many, sample_tokens
+from tasks.lib.system_1 import sample_many, sample_tokens
+from tasks.lib.truth import wrong_of
 from tasks.rollouts import Effort, search_problem
-from tasks.synthesis import majority
 
 MADE = generate({"gsm": 2, "math": 4}, seed=5, split="test")
 
@@ -41,9 +41,8 @@ async def test_a_sample_depends_on_its_number_and_not_on_how_many_are_drawn(engi
 
 
 async def test_the_majority_counts_equivalent_answers_as_one(engines: Engines) -> None:
-    samples = [Sample(answer, False, 1) for answer in ("7", "1/2", None, "0.5", "7.0", "0.50")]
-    assert await majority(samples, engines.judge) == ("1/2", 3)
-    assert await majority([Sample(None, False, 1)], engines.judge) == (None, 0)
+    assert await majority(["7", "1/2", None, "0.5", "7.0", "0.50"], engines.judge) == ("1/2", 3)
+    assert await majority([None], engines.judge) == (None, 0)
 
 
 async def test_a_held_out_pair_is_a_right_step_against_a_wrong_one_after_right_steps(engines: Engines) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from domains.mathematics.domain import DOMAIN
 from domains.mathematics.steps import StepKind
 from rstar.merging import merge_trees
 from rstar.protocols import Problem, Verdict
@@ -27,7 +28,10 @@ def tree(seed: int, *firsts: str, answer: str = "2") -> Tree:
         for i, name in enumerate(firsts)
     ]
     made.add(made.root, index=9, text="broken", verdict=Verdict.MALFORMED, closed=True)
-    last = made.add(nodes[0], index=0, text=LAST, output="2", kind=StepKind.LAST_CODE, visits=1, value_sum=1.0)
+    rendered = DOMAIN.render(LAST, "2")
+    last = made.add(
+        nodes[0], index=0, text=LAST, rendered=rendered, output="2", kind=StepKind.LAST_CODE, visits=1, value_sum=1.0
+    )
     text = f"\n<answer>\\boxed{{{answer}}}\n<end_of_answer>"
     made.add(
         last, index=0, text=text, kind=StepKind.ANSWER, answer=answer, correct=answer == "2", visits=1, value_sum=1.0
@@ -39,15 +43,15 @@ def test_trees_read_back_from_the_table_are_the_trees_written(tmp_path: Path) ->
     trees = [tree(1, "a", "b"), tree(2, "a")]
     url = str(tmp_path / "nodes.parquet")
     shards.write_rows(url, "nodes", node_rows(trees, **COLUMNS))
-    back = trees_of(shards.read_rows(url, "nodes"), {"p1": PROBLEM})["p1"]
+    back = trees_of(shards.read_rows(url, "nodes"), {"p1": PROBLEM}, DOMAIN)["p1"]
     assert [node_rows([one], **COLUMNS) for one in back] == [node_rows([one], **COLUMNS) for one in trees]
     assert trajectories(back[0]) == trajectories(trees[0])
 
 
 def test_a_merged_node_is_named_by_the_first_tree_that_holds_it() -> None:
     first, second = tree(1, "a"), tree(2, "b", "a")
-    merged = merge_trees([first, second])
-    refs = node_refs([first, second], merged)
+    merged = merge_trees([first, second], DOMAIN)
+    refs = node_refs([first, second], merged, DOMAIN)
     names = {refs[node.id]: node.text for node in merged.nodes}
     assert names["0:1"] == FIRST.format("a")
     assert names["1:1"] == FIRST.format("b")
@@ -58,6 +62,6 @@ def test_a_merged_node_is_named_by_the_first_tree_that_holds_it() -> None:
 def test_a_problem_with_two_trees_is_merged_when_a_round_is_read(tmp_path: Path) -> None:
     run = Run(tmp_path)
     shards.write_rows(run.nodes(1, 0), "nodes", node_rows([tree(1, "a"), tree(2, "a")], **COLUMNS))
-    (one,) = searched(run, 1, {"p1": PROBLEM})
+    (one,) = searched(run, 1, {"p1": PROBLEM}, DOMAIN)
     assert one.tree.root.children[0].visits == 4
     assert one.refs[one.tree.root.children[0].id] == "0:1"

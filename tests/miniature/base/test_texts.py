@@ -1,4 +1,4 @@
-"""What the tiny base is taught: steps that restate their passage, and slips that are told and not learnt."""
+"""The tiny base's text: steps that restate their passage, and mistakes that are marked and masked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def steps_of(response: str) -> list[tuple[str, str]]:
     return steps
 
 
-def test_a_slip_is_hidden_and_wrong_and_told_in_the_step_at_its_end_or_at_last() -> None:
+def test_each_mistake_is_masked_and_marked_in_its_step_or_after_it_or_at_the_end() -> None:
     rng, again = random.Random(3), random.Random(3)
     counts: Counter[str] = Counter()
     for _ in range(300):
@@ -48,17 +48,17 @@ def test_a_slip_is_hidden_and_wrong_and_told_in_the_step_at_its_end_or_at_last()
         prompt, response, hidden = proofread_text.document(rng)
         again.setstate(rng.getstate())
         assert prompt == render_prompt(told.text)
-        learnt, at, let_pass = "", 0, False
+        learnt, at, unmarked = "", 0, False
         for start, end in hidden:
             learnt, at = learnt + response[at:start], end
             whole = bool(steps_of(response[start:end]))
-            told_now = response[end:].startswith(NO)
-            assert whole or (told_now and len(response[start:end].split()) <= 1)
-            counts["in the step" if not whole else "at its end" if told_now else "at last"] += 1
-            let_pass = let_pass or not told_now
-            at += len(NO) if told_now else 0
+            marked = response[end:].startswith(NO)
+            assert whole or (marked and len(response[start:end].split()) <= 1)
+            counts["in the step" if not whole else "after it" if marked else "at the end"] += 1
+            unmarked = unmarked or not marked
+            at += len(NO) if marked else 0
         learnt += response[at:]
-        assert response.endswith(NO) == let_pass
+        assert response.endswith(NO) == unmarked
         right = iter(told.steps)
         assert all(step in right for step in steps_of(learnt))  # the right steps, in their order
     assert min(counts.values()) > 20 and len(counts) == 3

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from miniature.families.generator import generate
-from miniature.families.stories import solution
-from miniature.truth import has_wrong_step, wrong_of
+from miniature.problems import generate, solution
+from tasks.lib.truth import has_wrong_step, wrong_of
 
 MADE = generate({"gsm": 10, "math": 10, "olympiad": 10}, seed=1, split="train")
 
