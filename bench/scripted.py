@@ -57,6 +57,8 @@ class Scripted:
     async def equivalent(self, answer: str, other: str) -> bool:
         return False
 
+    correct = equivalent
+
 
 def proposals(prefix: Sequence[str], num_candidates: int, seed: int) -> list[Proposal]:
     """Steps of about 40 tokens; longer trajectories end more often."""

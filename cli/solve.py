@@ -206,7 +206,7 @@ async def solve_all(
                 if problem.answer:
                     best = solution.best
                     judge = session.engines.judge
-                    right = best is not None and await judge.equivalent(best.answer, problem.answer) is True
+                    right = best is not None and await judge.correct(best.answer, problem.answer) is True
                     row |= {"truth": problem.answer, "correct": right}
                 if solution.best is not None or not session.stopped:
                     rows[problem.id] = row

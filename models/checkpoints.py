@@ -12,7 +12,6 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.training.config import TrainingConfig
 from rstar.protocols import UserError
 
 
@@ -73,15 +71,19 @@ def load_pretrained(factory: Any, checkpoint: str | Path, **options: Any) -> Any
 
 
 def save_checkpoint(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig, figures: dict[str, Any]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    training: dict[str, Any],
+    figures: dict[str, Any],
 ) -> None:
-    """Write what a training made: the checkpoint `config.out`, with `config` and `figures` in its manifest."""
+    """Write a trained model. The manifest holds the configuration `training`, and `figures` with the peak memory."""
     model.config.use_cache = True  # the trainer switched it off
-    with new_checkpoint(Path(config.out), training=asdict(config), figures=figures) as folder:
+    with new_checkpoint(out, training=training, figures=figures) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         figures["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # saving included
-    shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)  # the trainer's own folder, which is empty
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Which answers are the same: the judge, asked once a pair and never about equal strings.
+"""Which answers are right and which are the same: the judge, asked once a pair and never about equal strings.
 
-Appendix A.2 of the paper leaves the grader open; here it is whatever stands behind the Judge protocol.
+Appendix A.2 of the paper leaves the grader open. Here it is whatever is behind the Judge protocol.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class Equivalence:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._known: dict[tuple[str, str], bool | None] = {}
+        self._judged: dict[tuple[str, str], bool | None] = {}
 
     async def __call__(self, answer: str, other: str) -> bool | None:
         """Whether the two are the same; None where the judge could not decide."""
@@ -25,6 +26,15 @@ class Equivalence:
         if pair not in self._known:
             self._known[pair] = await self._judge.equivalent(answer, other)
         return self._known[pair]
+
+    async def correct(self, answer: str, truth: str) -> bool | None:
+        """Whether the answer is right; None where the judge could not decide."""
+        if answer.strip() == truth.strip():
+            return True
+        pair = (answer, truth)
+        if pair not in self._judged:
+            self._judged[pair] = await self._judge.correct(answer, truth)
+        return self._judged[pair]
 
     async def classes(self, answers: Sequence[str]) -> list[int]:
         """For each answer the position of the first one that is the same; what is undecided is not merged."""

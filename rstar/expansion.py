@@ -95,7 +95,7 @@ class Expander:
         if self.annotation.sees_truth:
             for candidate in candidates:
                 if candidate.answer is not None:
-                    candidate.correct = await self.equivalence(candidate.answer, self.tree.problem.answer)
+                    candidate.correct = await self.equivalence.correct(candidate.answer, self.tree.problem.answer)
         return candidates
 
     def add(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> None:

@@ -146,8 +146,12 @@ class Executor(Protocol):
 
 
 class Judge(Protocol):
-    """Says whether two final answers are the same; an answer is right where it is the same as the ground truth."""
+    """Says whether a final answer is right, and whether two are the same."""
+
+    async def correct(self, answer: str, truth: str) -> bool | None:
+        """Return True (right), False (wrong), or None where it could not be decided."""
+        ...
 
     async def equivalent(self, answer: str, other: str) -> bool | None:
-        """Return True (right), False (wrong), or None where it could not be decided."""
+        """Return whether two answers are the same; None where it could not be decided."""
         ...

@@ -14,7 +14,6 @@ from prefect import task
 
 from domains.registry import find_domain
 from problems.synthesis import majority
-from rstar.equivalence import Equivalence
 from rstar.inference.beam import BeamSettings, beam_search
 from rstar.inference.best_of_n import scored
 from rstar.inference.thinking import ScoredTrajectory, think
@@ -114,7 +113,6 @@ async def think_about(problem: Problem, engines: Engines, models: Models, exam: 
     conclusion, trajectories, tree = await think(
         unlabelled, **engines.for_search(), settings=exam.settings, seed=seed, top_k=exam.top_k
     )
-    equal = Equivalence(engines.judge)
     score = max((trajectory.score for trajectory in trajectories), default=None)
     answers = {
         "system": conclusion.best,
@@ -123,7 +121,7 @@ async def think_about(problem: Problem, engines: Engines, models: Models, exam: 
     }
     rows = []
     for metric, answer in answers.items():
-        correct = answer is not None and await equal(answer, problem.answer) is True
+        correct = answer is not None and await engines.judge.correct(answer, problem.answer) is True
         row = _row(problem, metric, models.fingerprint, answer, correct, tree.num_tokens, start=start)
         rows.append(row | {"num_trajectories": exam.settings.num_rollouts, "score": score})
     return rows
@@ -135,7 +133,7 @@ async def vote(problem: Problem, engines: Engines, models: Models, exam: Examina
     depth = exam.settings.max_depth
     samples = await sample_tokens(problem, engines, budget, max_depth=depth, seed=exam.seed + 1)
     answer, _ = await majority([each.answer for each in samples], engines.judge)
-    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer) is True
+    correct = answer is not None and await engines.judge.correct(answer, problem.answer) is True
     num_tokens = sum(each.num_tokens for each in samples)
     row = _row(problem, "majority", models.policy_print, answer, correct, num_tokens, start=start)
     return row | {"num_trajectories": exam.settings.num_rollouts}
@@ -173,7 +171,7 @@ async def _answered(
 ) -> Row:  # fmt: skip
     """Grade the trajectory with the best score."""
     answer = best.answer if best else None
-    correct = answer is not None and await Equivalence(engines.judge)(answer, problem.answer) is True
+    correct = answer is not None and await engines.judge.correct(answer, problem.answer) is True
     row = _row(problem, metric, models.fingerprint, answer, correct, num_tokens, start=start)
     return row | {"num_trajectories": num_trajectories, "score": best.score if best else None}
 

@@ -1,10 +1,10 @@
 """Attention whose results do not depend on what else is in the batch, down to the last bit.
 
-A sum of floats depends on the order of its terms, and a matrix product chooses that order by its shape: by the number of
+A sum of floats depends on the order of its terms. A matrix product chooses that order by its shape: by the number of
 rows if there are few, and by the number of summed keys if there are many. Therefore keys are left-aligned at their own
-positions and summed in blocks of one size, and any product whose number of rows depends on the batch gets at least the
-number that the constants below say. They were found for float32 on CPUs with AVX-512, for one thread and two;
-tests/models/inprocess/test_batches.py checks them there. On other CPUs and on GPUs, shapes may change the last bits.
+positions and summed in blocks of one size, and a product whose number of rows depends on the batch has at least the
+number of rows given below. The constants were found for float32 on CPUs with AVX-512, for one thread and two, where
+tests/models/inprocess/test_batches.py checks them. On other CPUs and on GPUs, shapes may change the last bits.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def round_up(number: int, multiple: int) -> int:
 
 
 def padded(rows: torch.Tensor) -> torch.Tensor:
-    """Repeat rows from the first on until there are MIN_ROWS and a multiple of ROW_MULTIPLE; nothing reads the copies."""
+    """Repeat the first rows until there are MIN_ROWS and a multiple of ROW_MULTIPLE; nothing reads the copies."""
     number = max(MIN_ROWS, round_up(len(rows), ROW_MULTIPLE))
     return rows if number == len(rows) else rows[torch.arange(number, device=rows.device) % len(rows)]
 

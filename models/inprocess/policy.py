@@ -1,8 +1,8 @@
 """The policy in process: a transformers model that answers the requests of all trees in flight in batches.
 
-Section 3.2, step 1: n candidates for the next step, one request a node. Of a node's prompt only the last step is
-computed (models/prefixes.py), once, and the siblings share its KV cache (models/siblings.py), and one another's as long
-as they write the same. Generation stops at the end of a step.
+Section 3.2, step 1: n candidates for the next step, one request per node. Only the last step of a node's prompt is
+computed, once (models/inprocess/prefixes.py). Siblings share the prompt's KV cache (models/inprocess/siblings.py), and
+candidates are one row of the batch as long as their tokens are equal. Generation stops at the end of a step.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from domains.protocol import Domain
 from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_policy, load_tokenizer
 from models.inprocess import siblings
-from models.inprocess.attention import attending, check_window, filled_up
+from models.inprocess.attention import attending, check_window, padded
 from models.inprocess.prefixes import Pieces, PrefixCache
 from models.inprocess.sampling import choose, noise
 from models.inprocess.siblings import Prompts
 from models.tokens import decode_step, encode_pieces, stop_ids
 from rstar.protocols import PolicyError, Proposal
 
-MAX_SHARING = 16  # candidates at one prompt of a batch
-LOGPROB_DIGITS = 2  # where kernels add up by shape, the digits beyond hang on what else is in the batch
+MAX_SHARING = 16  # candidates that share one prompt in a batch
+LOGPROB_DIGITS = 2  # further digits depend on the batch where kernels sum by shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class _Request:
         return sum(map(len, self.pieces))
 
 
-def gathered(requests: Sequence[_Request]) -> list[list[int]]:
-    """Put requests with the same prompt together, as those of samples are that have not parted yet.
+def group_by_prompt(requests: Sequence[_Request]) -> list[list[int]]:
+    """Group the requests with equal prompts, such as those of samples that have not diverged yet.
 
-    A batch's attention has as many places at each prompt as the fullest needs, so a full one is begun anew.
+    A batch's attention is padded to the largest group, so a group has at most MAX_SHARING candidates.
     """
     groups: list[list[int]] = []
     open_group: dict[tuple[tuple[int, ...], ...], list[int]] = {}
@@ -60,36 +60,36 @@ def gathered(requests: Sequence[_Request]) -> list[list[int]]:
 
 
 @dataclass(slots=True)
-class _Texts:
-    """The rows of the model's batch: the texts that candidates are writing, each once, and the first to fill up."""
+class _Rows:
+    """The rows of the model's batch: the different texts that candidates have so far, and padding."""
 
-    number: int  # of texts
-    tokens: torch.Tensor  # the newest of each text
-    positions: torch.Tensor  # of those
+    num_texts: int
+    tokens: torch.Tensor  # (rows): the newest token of each text
+    positions: torch.Tensor  # (rows): its position
     prompts: Prompts
     cache: Cache
 
     def logits(self, model: Any) -> torch.Tensor:
-        """Read the newest tokens; return the logits of the next, shape (rows, vocabulary)."""
+        """Read the newest tokens; return the logits of the next ones, shape (rows, vocabulary)."""
         with attending(model, siblings.NAME, self.prompts):
             output = model(self.tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache)
         return output.logits[:, -1]
 
-    def go_on(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Go on with `tokens`, each after the row that `parents` says; a row has one child, several or none."""
-        number, parents, tokens = len(parents), filled_up(parents), filled_up(tokens)
-        if not torch.equal(parents, filled_up(torch.arange(self.number, device=parents.device))):
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Append each of `tokens` to the row in `parents`. A row can have one child, several or none."""
+        num_texts, parents, tokens = len(parents), padded(parents), padded(tokens)
+        if not torch.equal(parents, padded(torch.arange(self.num_texts, device=parents.device))):
             self.cache.batch_select_indices(parents)
             self.prompts, self.positions = self.prompts.only(parents), self.positions[parents]
-        self.number, self.tokens, self.positions = number, tokens, self.positions + 1
+        self.num_texts, self.tokens, self.positions = num_texts, tokens, self.positions + 1
 
 
 class TransformersPolicy:
     """A Policy that runs a Hugging Face causal LM on this machine; `async with` it.
 
-    Equal seeds give equal steps, whatever else is asked at once, up to the last bits that a batch's shape may move
-    (models/attention.py says where none moves). `temperature=0` is greedy. `few_shot` is for a model that has not been
-    fine-tuned on the step format.
+    Equal seeds give equal steps, whatever else is in the batch, except that a batch's shape may change the last bits
+    (models/inprocess/attention.py says where it does not). `temperature=0` is greedy. `few_shot` is for a model that
+    has not been fine-tuned on the step format.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class TransformersPolicy:
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
-        """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
+        """See `rstar.protocols.Policy`. If the prefix fills the context, the candidates are empty."""
         text = self._prompt(question) + "".join(prefix)
         request = _Request(encode_pieces(self._tokenizer, text, self._domain), num_candidates, seed)
         if request.length >= self._max_context:
@@ -138,7 +138,7 @@ class TransformersPolicy:
         return await self._batcher.ask(request, size=num_candidates, length=request.length)
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens read, of those in the prefix cache, and written, batches, seconds the model was busy."""
+        """Return totals; `num_cached_tokens` are the prompt tokens found in the prefix cache."""
         return {
             "num_requests": self._num_requests,
             "num_prompt_tokens": self._num_prompt_tokens,
@@ -156,44 +156,44 @@ class TransformersPolicy:
 
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[_Request]) -> list[list[Proposal]]:
-        """Write all candidates token by token; those of a prompt that have written the same so far are one row."""
-        groups = gathered(requests)
-        texts = self._prefill([requests[group[0]].pieces for group in groups])
+        """Generate all candidates token by token; those of a prompt with equal tokens so far are one row."""
+        groups = group_by_prompt(requests)
+        rows = self._prefill([requests[group[0]].pieces for group in groups])
         node_of = {at: node for node, group in enumerate(groups) for at in group}
         nodes = [node_of[at] for at, request in enumerate(requests) for _ in range(request.num_candidates)]
-        row = torch.tensor(nodes, device=self._device)  # of each candidate that is not done
-        room = torch.tensor([self._room(request) for request in requests for _ in range(request.num_candidates)])
-        drawn = [noise(each.seed, each.num_candidates, int(room.max())) for each in requests]
+        row = torch.tensor(nodes, device=self._device)  # of each unfinished candidate
+        limits = torch.tensor([self._limit(request) for request in requests for _ in range(request.num_candidates)])
+        drawn = [noise(each.seed, each.num_candidates, int(limits.max())) for each in requests]
         uniforms = torch.from_numpy(np.concatenate(drawn))
         written = torch.full(uniforms.shape, self._tokenizer.pad_token_id)
         logprobs = torch.zeros(len(uniforms))
-        writing = torch.arange(len(uniforms))
+        unfinished = torch.arange(len(uniforms))
         for at in range(uniforms.shape[1]):
-            logits = texts.logits(self._model)
-            chosen, logprob = choose(logits, row, uniforms[writing, at], self._temperature)
-            written[writing, at] = chosen.cpu()
-            logprobs[writing] += logprob.cpu()
-            left = ~self._ended(written[writing, : at + 1]) & (at + 1 < room[writing])
+            logits = rows.logits(self._model)
+            chosen, logprob = choose(logits, row, uniforms[unfinished, at], self._temperature)
+            written[unfinished, at] = chosen.cpu()
+            logprobs[unfinished] += logprob.cpu()
+            left = ~self._ended(written[unfinished, : at + 1]) & (at + 1 < limits[unfinished])
             if not left.any():
                 break
-            writing, left = writing[left], left.to(self._device)
+            unfinished, left = unfinished[left], left.to(self._device)
             text, row = (row[left] * logits.shape[-1] + chosen[left]).unique(return_inverse=True)
-            texts.go_on(text // logits.shape[-1], text % logits.shape[-1])
+            rows.advance(text // logits.shape[-1], text % logits.shape[-1])
         return self._proposals(requests, groups, written.tolist(), logprobs.tolist())
 
-    def _room(self, request: _Request) -> int:
-        """Tokens that a candidate may have."""
+    def _limit(self, request: _Request) -> int:
+        """Return the largest number of tokens of a candidate."""
         return min(self._max_new_tokens, self._max_context - request.length)
 
-    def _prefill(self, prompts: Sequence[Pieces]) -> _Texts:
+    def _prefill(self, prompts: Sequence[Pieces]) -> _Rows:
         states, lengths = self._prefixes.states(prompts)
         lasts = torch.tensor([pieces[-1][-1] for pieces in prompts], device=self._device)
-        rows = filled_up(torch.arange(len(prompts), device=self._device))
+        rows = padded(torch.arange(len(prompts), device=self._device))
         shared = Prompts.of(states, lengths - 1, [1] * len(prompts)).only(rows)
-        return _Texts(len(prompts), lasts[rows], lengths[rows] - 1, shared, DynamicCache())
+        return _Rows(len(prompts), lasts[rows], lengths[rows] - 1, shared, DynamicCache())
 
     def _ended(self, texts: torch.Tensor) -> torch.Tensor:
-        """Say of texts of equal length, shape (candidates, tokens), which ended with their last token."""
+        """Return which texts, shape (candidates, tokens), end with their last token."""
         ended = torch.isin(texts[:, -1], self._end_ids)
         if self._stop_strings is not None:
             ended |= self._stop_strings(texts, None).cpu()
@@ -204,15 +204,15 @@ class TransformersPolicy:
         logprobs: list[float],
     ) -> list[list[Proposal]]:  # fmt: skip
         answers, at = [], 0
-        # a group's first request reads the prompt, the others find it there
-        firsts = {group[0]: known for group, known in zip(groups, self._prefixes.num_known, strict=True)}
+        # The prompt of a group's first request was read; for the others it was in the cache.
+        firsts = {group[0]: cached for group, cached in zip(groups, self._prefixes.last_cached, strict=True)}
         for i, request in enumerate(requests):
             num_cached = firsts.get(i, request.length)
-            mine = slice(at, at + request.num_candidates)
+            own = slice(at, at + request.num_candidates)
             answers.append(
                 [
                     self._proposal(row, logprob, request.length, num_cached)
-                    for row, logprob in zip(rows[mine], logprobs[mine], strict=True)
+                    for row, logprob in zip(rows[own], logprobs[own], strict=True)
                 ]
             )
             at += request.num_candidates

@@ -23,8 +23,8 @@ def choose(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the next token of each candidate, and its log-probability under the policy at temperature 1.
 
-    `logits` has shape (rows, vocabulary). `row` and `uniforms` have one entry per candidate; candidates may share a row.
-    Temperature 0 takes the most likely token.
+    `logits` has shape (rows, vocabulary). `row` and `uniforms` have one entry per candidate; candidates can share a
+    row. Temperature 0 takes the most likely token.
     """
     logprobs = logits.float().log_softmax(-1)
     if temperature == 0:

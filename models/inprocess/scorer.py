@@ -1,7 +1,7 @@
 """The PPM in process: scores the candidates of all trees in flight in batches.
 
-Section 3.2, PPM-augmented Q-value annotation. Of a node's prefix only the last step is computed (models/prefixes.py),
-once, and its KV cache is shared by the siblings (models/siblings.py).
+Section 3.2, PPM-augmented Q-value annotation. Only the last step of a node's prefix is computed, once
+(models/inprocess/prefixes.py), and the siblings share its KV cache (models/inprocess/siblings.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from models import ppm
 from models.batching import ThreadBatcher
 from models.checkpoints import default_device, load_tokenizer
 from models.inprocess import siblings
-from models.inprocess.attention import MIN_KEYS, ROWS_APART, attending, check_window, filled_up, up
+from models.inprocess.attention import MIN_KEYS, ROW_MULTIPLE, attending, check_window, padded, round_up
 from models.inprocess.prefixes import Pieces, PrefixCache
 from models.inprocess.siblings import Prompts
 from models.tokens import encode_siblings
 from rstar.protocols import ScorerError
 
-SCORE_DIGITS = 4  # where kernels add up by shape, the digits beyond hang on what else is in the batch
+SCORE_DIGITS = 4  # further digits depend on the batch where kernels sum by shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class _Request:
     candidates: list[list[int]]
 
 
-def like_sized(requests: Sequence[_Request]) -> list[list[int]]:
-    """Put requests with 1, 2, 3 to 4, 5 to 8, ... candidates together: a batch has room for the most at each prompt."""
+def group_by_size(requests: Sequence[_Request]) -> list[list[int]]:
+    """Group requests with 1, 2, 3 to 4, 5 to 8, ... candidates: each prompt of a batch is padded to the largest."""
     groups: dict[int, list[int]] = {}
     for at, request in enumerate(requests):
         groups.setdefault((len(request.candidates) - 1).bit_length(), []).append(at)
@@ -72,7 +72,7 @@ class TransformersScorer:
         await self._batcher.close()
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        """See `rstar.protocols.StepScorer`. What lies past the model's context is cut off."""
+        """See `rstar.protocols.StepScorer`. Texts are cut off at the model's context."""
         if not candidates:
             return []
         text = self._domain.prompt(question) + "".join(prefix)
@@ -82,7 +82,7 @@ class TransformersScorer:
         return await self._batcher.ask(request, size=len(candidates), length=sum(map(len, request.prefix)))
 
     def metrics(self) -> dict[str, float]:
-        """Candidates scored, tokens read, of those in the prefix cache, batches, seconds the model was busy."""
+        """Return totals; `num_cached_tokens` are the prompt tokens found in the prefix cache."""
         return {
             "num_scored": self._num_scored,
             "num_prompt_tokens": self._num_tokens,
@@ -94,7 +94,7 @@ class TransformersScorer:
     def _score(self, requests: Sequence[_Request]) -> list[list[float]]:
         answers: dict[int, list[float]] = {}
         try:
-            for group in like_sized(requests):
+            for group in group_by_size(requests):
                 scores = self._score_batch([requests[at] for at in group])
                 answers |= zip(group, scores, strict=True)
         except (RuntimeError, ValueError) as error:
@@ -110,7 +110,7 @@ class TransformersScorer:
         positions = lengths[prompts.node, None] + torch.arange(ids.shape[1], device=self._device)
         with attending(self._model, siblings.NAME, prompts):
             output = self._model.base_model(ids, position_ids=positions, past_key_values=DynamicCache())
-        ends = filled_up(torch.arange(len(rows), device=self._device)), filled_up(mask.sum(-1) - 1)
+        ends = padded(torch.arange(len(rows), device=self._device)), padded(mask.sum(-1) - 1)
         logits = ppm.logits(self._model, output.last_hidden_state[ends])
         values = [round(score, SCORE_DIGITS) for score in ppm.scores(logits).tolist()]
         self._num_scored += len(rows)
@@ -122,8 +122,8 @@ class TransformersScorer:
         return answers
 
     def _pad(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask, padded on the right."""
-        shape = len(rows), up(max(MIN_KEYS, *map(len, rows)), ROWS_APART)
+        """Return ids and mask, padded on the right."""
+        shape = len(rows), round_up(max(MIN_KEYS, *map(len, rows)), ROW_MULTIPLE)
         ids = torch.full(shape, self._tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):

@@ -68,8 +68,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend to the rows' prompts and own tokens; an attention function of transformers.
 
-    `query` has shape (rows, heads, tokens, width). `key` and `value` are those of the rows' own tokens, from the model's
-    cache; the prompts come from `attending(model, NAME, prompts)`.
+    `query` has shape (rows, heads, tokens, width). `key` and `value` are those of the rows' own tokens, from the
+    model's cache; the prompts come from `attending(model, NAME, prompts)`.
     """
     check_plain(options)
     prompts: Prompts = module.config.attended

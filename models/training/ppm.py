@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from domains.protocol import Domain
 from domains.registry import find_domain
 from models import ppm
-from models.checkpoints import load_tokenizer, save_checkpoint
+from models.checkpoints import load_tokenizer
 from models.inprocess.attention import check_window
 from models.tokens import encode
 from models.training import process
@@ -193,7 +193,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         "seconds": round(time.monotonic() - began, 2),
         "loss": result.training_loss,
     }
-    save_checkpoint(model, tokenizer, config, figures)
+    process.finish(config, model, tokenizer, figures)
 
 
 def main() -> None:

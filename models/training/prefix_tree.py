@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from models.inprocess.attention import HIDDEN
+from models.inprocess.attention import MASKED
 
 ROOT = -1
 
@@ -59,5 +59,5 @@ class PrefixTree:
         return {
             "input_ids": torch.tensor([self.tokens]),
             "position_ids": torch.from_numpy(depth)[None],
-            "attention_mask": torch.where(torch.from_numpy(sees), 0.0, HIDDEN)[None, None],
+            "attention_mask": torch.where(torch.from_numpy(sees), 0.0, MASKED)[None, None],
         }

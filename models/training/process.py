@@ -5,13 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from models.checkpoints import save_checkpoint
 from models.training.config import TrainingConfig
 from rstar.protocols import UserError
 
@@ -38,6 +50,14 @@ def start(config: TrainingConfig) -> None:
     """Seed every generator and set the number of threads."""
     set_seed(config.seed)
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+
+
+def finish(
+    config: TrainingConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, figures: dict[str, Any]
+) -> None:
+    """Write the checkpoint `config.out` and remove the trainer's own folder, which is empty."""
+    save_checkpoint(model, tokenizer, Path(config.out), training=asdict(config), figures=figures)
+    shutil.rmtree(f"{config.out}.trainer", ignore_errors=True)
 
 
 class Progress(TrainerCallback):

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from domains.protocol import Domain
 from domains.registry import find_domain
-from models.checkpoints import load_policy, load_tokenizer, save_checkpoint
+from models.checkpoints import load_policy, load_tokenizer
 from models.tokens import encode_spans
 from models.training import process
 from models.training.config import TrainingConfig
@@ -113,7 +113,7 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
         "seconds": round(seconds, 2),
         "loss": result.training_loss,
     }
-    save_checkpoint(trainer.model, tokenizer, config, figures)
+    process.finish(config, trainer.model, tokenizer, figures)
 
 
 def read_examples(rows: Sequence[Mapping[str, Any]], domain: Domain) -> list[Example]:

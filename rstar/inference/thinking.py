@@ -109,4 +109,4 @@ async def grade(tree: Tree, *, judge: Judge) -> None:
     equivalence = Equivalence(judge)
     for node in tree.walk():
         if node.answer is not None and node.correct is None:
-            node.correct = await equivalence(node.answer, tree.problem.answer)
+            node.correct = await equivalence.correct(node.answer, tree.problem.answer)

@@ -100,6 +100,8 @@ class ExactJudge:
     async def equivalent(self, answer: str, other: str) -> bool:
         return answer == other
 
+    correct = equivalent
+
 
 async def search_world(world: World) -> Tree:
     settings = {**world["settings"], "annotation": Annotation(world["settings"]["annotation"])}

@@ -11,6 +11,8 @@ class Judge:
         self.asked.append((one, other))
         return float(one) == float(other)
 
+    correct = equivalent
+
 
 async def test_a_pair_is_asked_once_and_equal_strings_never():
     judge = Judge()

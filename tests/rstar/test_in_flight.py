@@ -41,6 +41,8 @@ class Slow:
     async def equivalent(self, answer, other):
         return False
 
+    correct = equivalent
+
     async def answer(self, path):
         self.waiting.pop(path).set_result(None)
         for _ in range(20):

@@ -40,6 +40,8 @@ class Judge:
         self.asked.append((one, other))
         return float(one) == float(other)
 
+    correct = equivalent
+
 
 class Scorer:
     """A longer step is better."""

@@ -73,6 +73,8 @@ class World:
         await self.draw("judge")
         return {answer, other} == {"0", "3"}
 
+    correct = equivalent
+
     async def search(self, setting, tree=None):
         problem = Problem("p", "?", "0")
         return await search(

@@ -31,7 +31,8 @@ class MathJudge:
     """Compares answers; an async context manager that ends its worker processes when left.
 
     No worker starts before one is needed. It may be used from any thread and any event loop. A comparison that takes
-    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone; then it is undecided, and counted. Raises `JudgeError` where the workers themselves
+    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone; then it is undecided, and counted. Raises `JudgeError` where the workers
+    themselves
     cannot run; no string makes it raise.
     """
 
@@ -46,6 +47,10 @@ class MathJudge:
         """How many questions went to Math-Verify, and how many of them timed out or killed a worker."""
         return self._pool.counts
 
+    async def correct(self, answer: str, truth: str) -> bool | None:
+        """Return whether the answer is the same as the ground truth."""
+        return await self.equivalent(answer, truth)
+
     async def equivalent(self, answer: str, other: str) -> bool | None:
         """Return whether the two are the same answer, None where undecided; the order does not matter."""
         key = (answer, other) if answer <= other else (other, answer)
@@ -53,7 +58,7 @@ class MathJudge:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        compared: bool | None | tuple[str, str] = compare(*key)
+        compared: bool | tuple[str, str] | None = compare(*key)
         if isinstance(compared, tuple):
             compared = await asyncio.wrap_future(self._pool.submit("equal", *compared))
         with self._lock:

@@ -10,8 +10,8 @@ import torch
 from domains.mathematics.domain import DOMAIN
 from miniature.base.model import train_tokenizer
 from models.checkpoints import load_policy, load_tokenizer
-from models.inprocess.attention import MIN_ROWS, ROWS_APART
-from models.inprocess.policy import TransformersPolicy, _Request, gathered
+from models.inprocess.attention import MIN_ROWS, ROW_MULTIPLE
+from models.inprocess.policy import TransformersPolicy, _Request, group_by_prompt
 from rstar.protocols import Proposal, UserError
 
 QUESTIONS = ("Tom has 34 apples.", "Ana owns 7 pens. Ana sells 3 pens. What does Ana have at last?", "Why?")
@@ -69,11 +69,11 @@ def test_equal_prompts_are_gathered_up_to_a_bound() -> None:
     def requests(*questions: int) -> list[_Request]:
         return [_Request([[question]], 1, seed) for seed, question in enumerate(questions)]
 
-    assert gathered(requests(1, 2, 3)) == [[0], [1], [2]]
-    assert gathered(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
-    assert list(map(len, gathered(requests(*[1] * 40)))) == [16, 16, 8]
+    assert group_by_prompt(requests(1, 2, 3)) == [[0], [1], [2]]
+    assert group_by_prompt(requests(1, 2, 1, 2, 1, 2)) == [[0, 2, 4], [1, 3, 5]]
+    assert list(map(len, group_by_prompt(requests(*[1] * 40)))) == [16, 16, 8]
     many = _Request([[1]], 32, 0)  # a request is not parted
-    assert list(map(len, gathered([many, *requests(*[1] * 20)]))) == [1, 16, 4]
+    assert list(map(len, group_by_prompt([many, *requests(*[1] * 20)]))) == [1, 16, 4]
 
 
 async def test_candidates_are_computed_once_until_they_part(small_policy: Path) -> None:
@@ -87,7 +87,7 @@ async def test_candidates_are_computed_once_until_they_part(small_policy: Path) 
         policy._model.register_forward_hook(lambda model, given, found: rows.append(len(found.logits)))
         other = await policy.propose(QUESTIONS[0], PREFIX, num_candidates=40, seed=10)
     assert rows[0] == MIN_ROWS and 1 < len(set(texts(list(other)))) < 36
-    assert MIN_ROWS < max(rows) < len(set(texts(list(other)))) + ROWS_APART
+    assert MIN_ROWS < max(rows) < len(set(texts(list(other)))) + ROW_MULTIPLE
 
 
 async def test_more_candidates_of_one_seed_begin_with_the_fewer(small_policy: Path) -> None:

@@ -70,12 +70,15 @@ def test_only_what_is_new_is_computed_and_the_states_are_the_same(model: torch.n
     check(cache, model, [list(PROMPTS[2])])  # nothing new at all
 
 
-def test_a_full_cache_forgets_what_was_used_least_lately(model: torch.nn.Module) -> None:
+def test_a_full_cache_forgets_what_was_used_least_recently(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = PrefixCache(model)
     with torch.inference_mode():
         states, _ = one.states([[QUESTION]])
     kept = states.row(0).tokens(slice(0, len(QUESTION)))
-    cache = PrefixCache(model, max_bytes=2 * kept.num_bytes)
+    monkeypatch.setattr("models.inprocess.prefixes.MAX_BYTES", 2 * kept.num_bytes)
+    cache = PrefixCache(model)
     check(cache, model, [[QUESTION]])
     check(cache, model, [[OTHER]])
     check(cache, model, [[QUESTION]])

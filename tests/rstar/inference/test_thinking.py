@@ -10,6 +10,8 @@ class Judge:
     async def equivalent(self, one, other):
         return float(one) == float(other)
 
+    correct = equivalent
+
 
 def thoughts_of(*pairs):
     return [ScoredTrajectory(answer, score) for answer, score in pairs]

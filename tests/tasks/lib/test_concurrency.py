@@ -35,6 +35,8 @@ class Engines:
     async def equivalent(self, answer: str, other: str) -> bool:
         return False
 
+    correct = equivalent
+
 
 async def test_all_steps_of_a_problem_s_trees_run_as_one() -> None:
     engines, settings = Engines(), SearchSettings(num_rollouts=3, num_candidates=2, max_depth=3)
