@@ -25,6 +25,7 @@ from typing import Any
 
 from bench.scripted import Scripted, Simulated
 from bench.virtual_time import Lockstep, Slots, VirtualLoop, run_virtually
+from domains.mathematics.domain import DOMAIN
 from rstar.annotation import Annotation
 from rstar.journal import JournalledPolicy, JournalledScorer
 from rstar.protocols import Policy, Problem, StepScorer
@@ -59,7 +60,7 @@ def grow(
     async def one(number: int) -> Tree:
         problem = Problem(f"p{number}", QUESTION.format(number), "3")
         given = {"policy": policy or engines, "executor": engines, "judge": engines, "scorer": scorer or engines}
-        return await search(problem, **given, settings=settings, seed=number)
+        return await search(problem, steps=DOMAIN, **given, settings=settings, seed=number)
 
     return map_concurrently(one, range(num_trees), limit=in_flight or num_trees)
 

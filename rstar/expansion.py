@@ -32,6 +32,7 @@ class Candidate:
     execution: Execution
     num_samples: int
     sampled_tokens: int
+    rendered: str  # the text, until the code has run
     score: float | None = None  # the PPM's; None: not asked
     correct: bool | None = None  # None: not judged, or undecided
 
@@ -85,7 +86,7 @@ class Expander:
         asked = perf_counter()
         candidates = await self._propose(prefix)
         proposed = perf_counter()
-        await execute(candidates, node, self.checkpoints)
+        await self._execute(candidates, node)
         executed = perf_counter()
         candidates = await merge_answers(candidates, self.equivalence)
         merged = perf_counter()
@@ -102,7 +103,7 @@ class Expander:
         """Make nodes of the candidates, invalid ones included, with the values that the annotation starts them at."""
         for candidate in candidates:
             visits, value_sum = 0, 0.0
-            if candidate.valid and candidate.answer is None:
+            if candidate.valid and candidate.step.answer is None:
                 visits, value_sum = self.annotation.initial_value(candidate.score)
             self.tree.add(node, visits=visits, value_sum=value_sum, rollout=rollout, **self._fields(candidate))
         node.expanded = not self.at_max_depth(node)
@@ -130,17 +131,28 @@ class Expander:
         """Set the PPM's scores; siblings go in one request."""
         if self.scorer is None or not self.annotation.needs_scorer or not candidates:
             return
-        rendered = [self.steps.render(one.proposal.text, one.execution.output) for one in candidates]
+        rendered = [candidate.rendered for candidate in candidates]
         scores = await self.scorer.score(self.tree.problem.question, prefix, rendered)
         for candidate, score in zip(candidates, scores, strict=True):
             candidate.score = score
 
-    def _fields(self, candidate: Candidate) -> dict[str, Any]:
+    async def _execute(self, candidates: Sequence[Candidate], parent: Node) -> None:
+        """Run the code of all candidates at once, each in the state that `parent` left."""
+        to_run = [candidate for candidate in candidates if candidate.step.code]
+        if to_run:
+            executions = await self.checkpoints.run_below(parent, [candidate.step.code for candidate in to_run])
+            for candidate, execution in zip(to_run, executions, strict=True):
+                candidate.execution = execution
+                if candidate.valid:
+                    candidate.rendered = self.steps.render(candidate.proposal.text, execution.output)
+
+    @staticmethod
+    def _fields(candidate: Candidate) -> dict[str, Any]:
         proposal, execution = candidate.proposal, candidate.execution
         return {
             "index": candidate.index,
             "text": proposal.text,
-            "rendered": self.steps.render(proposal.text, execution.output) if candidate.valid else proposal.text,
+            "rendered": candidate.rendered,
             "output": execution.output,
             "kind": candidate.step.kind,
             "verdict": execution.verdict,
@@ -171,17 +183,8 @@ def distinct(proposals: Sequence[Proposal], *, prefix: Sequence[str], steps: Ste
             continue
         step = steps.read(proposal.text, prefix)
         execution = Execution(Verdict.MALFORMED, error=step.malformed) if step.malformed else _NOT_RUN
-        candidates[key] = Candidate(index, proposal, step, execution, 1, proposal.num_tokens)
+        candidates[key] = Candidate(index, proposal, step, execution, 1, proposal.num_tokens, proposal.text)
     return list(candidates.values())
-
-
-async def execute(candidates: Sequence[Candidate], parent: Node, checkpoints: Checkpoints) -> None:
-    """Run the code of all candidates at once, each in the state that `parent` left."""
-    to_run = [candidate for candidate in candidates if candidate.valid and candidate.step.code]
-    if to_run:
-        executions = await checkpoints.run_below(parent, [candidate.step.code for candidate in to_run])
-        for candidate, execution in zip(to_run, executions, strict=True):
-            candidate.execution = execution
 
 
 async def merge_answers(candidates: Sequence[Candidate], equivalence: Equivalence) -> list[Candidate]:

@@ -86,7 +86,7 @@ class Step:
     """A candidate as the search reads it; `malformed` says why it is not a step, and is empty where it is one."""
 
     kind: str | None  # the domain's own name of the kind of step; None where it has none
-    code: str = ""  # what the executor runs; empty: nothing
+    code: str = ""  # what the executor runs; empty: nothing, as in a malformed step
     answer: str | None = None  # of a terminal step
     continues: bool = True  # whether the code of a later step may continue from the state that this one leaves
     malformed: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from domains.protocol import Part
 from rstar.protocols import Step
@@ -52,7 +53,7 @@ _KINDS = {END_OF_STEP: StepKind.CODE, END_OF_CODE: StepKind.LAST_CODE, END_OF_AN
 def read_step(text: str, prefix: Sequence[str]) -> Step:
     """Read a candidate that follows the rendered steps of `prefix`."""
     kind = kind_of(text)
-    if reason := _malformed(text, kind, kind_of(prefix[-1]) if prefix else None):
+    if reason := _malformed(text, kind, _previous_kind(prefix[-1]) if prefix else None):
         return Step(kind, malformed=reason)
     if kind is StepKind.ANSWER:
         return Step(kind, answer=answer_of(text))
@@ -65,6 +66,9 @@ def kind_of(text: str) -> StepKind | None:
     if body.endswith(END_OF_OUTPUT) and END_OF_CODE in body:
         return StepKind.LAST_CODE
     return _KINDS.get(body[body.rfind("<") :])
+
+
+_previous_kind = lru_cache(maxsize=256)(kind_of)  # candidates of one node follow the same step
 
 
 def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> str | None:

@@ -31,9 +31,8 @@ class MathJudge:
     """Compares answers; an async context manager that ends its worker processes when left.
 
     No worker starts before one is needed. It may be used from any thread and any event loop. A comparison that takes
-    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone; then it is undecided, and counted. Raises `JudgeError` where the workers
-    themselves
-    cannot run; no string makes it raise.
+    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone. After that it is undecided, and
+    counted. Raises `JudgeError` where the workers themselves cannot run; no string makes it raise.
     """
 
     def __init__(self, *, timeout_s: float = 3.0, num_workers: int = 2, cache_size: int = 100_000) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from models.served.endpoints import open_replicas
-from models.served.replicas import Replicas, proxy_for
+from models.served.replica import proxy_for
+from models.served.replicas import Replicas
 from rstar.protocols import PolicyError, UserError
 
 Starter = Callable[..., Any]
@@ -63,7 +64,7 @@ async def test_a_replica_that_dies_in_mid_run_loses_nothing_and_only_its_keys_mo
         await asyncio.sleep(0.1)
         dying.die()
         assert await running == list(range(300))
-        answered = sum(replicas.answers().values())
+        answered = sum(replica.num_answers for replica in replicas._replicas)
     assert answered == 330
     assert replicas.num_retries > 0
     moved = set().union(*(keys_of(server) - home for server, home in zip(others, before[1:], strict=True)))
@@ -164,7 +165,7 @@ async def test_an_overloaded_or_failing_server_is_asked_again(http_server: Start
 async def test_a_request_that_breaks_servers_which_answer_others_is_given_up(
     http_server: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.served.replicas.FIRST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr("models.served.replica.FIRST_PAUSE_SECONDS", 0.002)
     attempts: Counter[int] = Counter()
 
     def breaks_on_seven(path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -187,7 +188,7 @@ async def test_a_request_that_breaks_servers_which_answer_others_is_given_up(
 async def test_servers_that_break_on_everything_are_waited_for(
     http_server: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.served.replicas.FIRST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr("models.served.replica.FIRST_PAUSE_SECONDS", 0.002)
     attempts: Counter[int] = Counter()
 
     def ill(path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -203,7 +204,7 @@ async def test_servers_that_break_on_everything_are_waited_for(
 async def test_any_other_refusal_is_one_line_at_once(http_server: Starter, status: int) -> None:
     server = http_server(lambda path, body: (status, {"error": {"message": "too long:\nshorten it"}}))
     async with opened(server, http_server(echo)) as replicas:
-        [key] = [key for key in KEYS if replicas._here(key).url == server.url][:1]
+        [key] = [key for key in KEYS if replicas._choose(key).url == server.url][:1]
         with pytest.raises(UserError, match=f"{status}, too long: shorten it") as caught:
             await replicas.post("/ask", {}, key)
     assert "\n" not in str(caught.value)
@@ -285,13 +286,16 @@ async def test_an_endpoint_with_another_model_is_one_line(
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_enough(http_server: Starter) -> None:
+async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_enough(
+    http_server: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.served.endpoints.OPENING_SECONDS", 0.2)
     gone, here = http_server(echo), http_server(lists("math"))
     page = http_server(lambda path, body: (200, ["a page"]))
     gone.die()
     for server, reason in ((gone, "Client"), (page, "not a JSON object")):
         with pytest.raises(UserError, match=rf"no endpoint answers there \({reason}.*\); start the server of math"):
-            async with open_replicas("math", [server.url], PolicyError, opening_seconds=0.2):
+            async with open_replicas("math", [server.url], PolicyError):
                 pass
     async with open_replicas("math", [gone.url, here.url], PolicyError) as (_, endpoint):
         assert endpoint.model == "math"
