@@ -104,5 +104,5 @@ def fingerprint(checkpoint: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(checkpoint.glob("*.safetensors")):
         with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # type: ignore[arg-type, return-value]
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""The process preference model: a policy's transformer with a scalar head, linear then tanh.
+"""The process preference model (PPM): a policy's transformer with a scalar head, linear and then tanh.
 
-Section 3.3. The checkpoint is a `...ForSequenceClassification` with one label, so that any server can load it, and its
-configuration says `"rstar_head": "tanh"`. The tanh is applied here and nowhere else: in training and in inference alike
-a score is `tanh(logit at the last token)`, in [-1, 1].
+Section 3.3. A score is `tanh(logit at the last token)`, in [-1, 1], in training and in inference. The checkpoint is a
+`...ForSequenceClassification` with one label, which any server can load, and has `"rstar_head": "tanh"` in its
+configuration. It gives logits; only this module applies the tanh.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ HEAD = "tanh"
 
 
 def from_policy(checkpoint: str | Path, *, pad_token_id: int, device: str = "") -> Any:
-    """A PPM with the weights of a policy and a fresh head: where every round's PPM starts."""
+    """Make a PPM from the weights of a policy, with a head of zeros: the start of every round's PPM training."""
     config = load_pretrained(AutoConfig, checkpoint)
     config.num_labels, config.rstar_head, config.pad_token_id = 1, HEAD, pad_token_id
     model = load_pretrained(AutoModelForSequenceClassification, checkpoint, config=config, dtype=torch.float32)
-    torch.nn.init.zeros_(model.score.weight)  # every score starts at 0
+    torch.nn.init.zeros_(model.score.weight)
     return model.to(device or default_device())
 
 
 def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
-    """Load a trained PPM; a checkpoint without the tanh head is a UserError."""
+    """Load a trained PPM. A checkpoint without the tanh head is a UserError."""
     config = load_config(checkpoint)
     device = device or default_device()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -40,7 +40,7 @@ def load_ppm(checkpoint: str | Path, *, device: str = "") -> Any:
 
 
 def load_config(checkpoint: str | Path) -> Any:
-    """Load a PPM's configuration; that of a checkpoint without the tanh head is a UserError."""
+    """Load a PPM's configuration. A checkpoint without the tanh head is a UserError."""
     config = load_pretrained(AutoConfig, checkpoint)
     if getattr(config, "rstar_head", None) != HEAD:
         raise UserError(
@@ -50,36 +50,39 @@ def load_config(checkpoint: str | Path) -> Any:
     return config
 
 
-def squashed(logits: Sequence[float]) -> list[float]:
-    """Scores in [-1, 1] of the logits that a server gave for the last tokens."""
-    return [math.tanh(logit) for logit in logits]
-
-
 def states(model: Any, places: Sequence[int], **inputs: torch.Tensor) -> torch.Tensor:
-    """Last hidden states, shape (texts, hidden), of the texts that end at `places` of one row of inputs."""
+    """Return the last hidden states at `places` of a single row of inputs, shape (places, hidden)."""
     return model.base_model(**inputs).last_hidden_state[0, places]
 
 
 def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """What the tanh makes scores of, shape (texts,), for the hidden states of last tokens, shape (texts, hidden)."""
+    """Return the head's logits, shape (texts,), for the hidden states of last tokens, shape (texts, hidden)."""
     return model.score(hidden)[:, 0].float()
 
 
 def scores(logits: torch.Tensor) -> torch.Tensor:
-    """Scores in [-1, 1], of the logits' shape."""
+    """Return scores in [-1, 1] for logits of any shape."""
     return torch.tanh(logits)
 
 
+def squashed(logits: Sequence[float]) -> list[float]:
+    """Return scores in [-1, 1] for the logits of a server."""
+    return [math.tanh(logit) for logit in logits]
+
+
 def grouped_pairwise_loss(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
-    """Mean over groups of −1/(P·M) Σ log σ(r⁺ − r⁻), Equation 4; a group lists its (positive, negative) rows."""
+    """Return the mean over groups of −1/(P·M) Σ log σ(r⁺ − r⁻) (Equation 4).
+
+    `values` has shape (texts,). A group lists its pairs of a positive and a negative text.
+    """
     return _mean_of_groups(lambda positive, negative: -logsigmoid(positive - negative), values, groups)
 
 
 def off_centre(values: torch.Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
-    """Mean over groups of 1/(P·M) Σ (z⁺ + z⁻)² of the logits z (arXiv 2312.09244, Equation 2).
+    """Return the mean over groups of 1/(P·M) Σ (z⁺ + z⁻)² of the logits z (arXiv 2312.09244, Equation 2).
 
-    Where both logits of a pair have drifted to one end of the tanh, the ranking loss has no gradient left: it cannot
-    tell them apart any more, however wrong their order.
+    The tanh is flat for large logits. If both logits of a pair drift to the same end, the ranking loss has no gradient
+    and cannot correct their order.
     """
     return _mean_of_groups(lambda positive, negative: (positive + negative) ** 2, values, groups)
 

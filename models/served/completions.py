@@ -1,7 +1,7 @@
 """The policy behind an endpoint: vLLM's or another server's OpenAI-compatible /v1/completions.
 
-Section 3.2, step 1: n candidates for the next step in one request. The prompt goes out as token ids, made by the code
-that made them in training (models/tokens.py); what a tree asks goes to one replica, which has its prefixes cached.
+Section 3.2, step 1: one request for n candidates for the next step. The prompt is sent as token ids, made by the same
+code as in training (models/tokens.py). All requests of a tree go to one replica, which has its prefixes cached.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from models.tokens import cut_step, decode_step, encode, stop_ids
 from rstar.protocols import PolicyError, Proposal
 
 PATH = "/v1/completions"
-MAX_SEED = 2**31  # what every server takes
+MAX_SEED = 2**31  # accepted by every server
 
-# A server fills in what is not said from the checkpoint's generation_config.json; the policy is sampled as it is.
+# Neutral values: for options that a request leaves out, servers use the checkpoint's generation_config.json.
 PLAIN: dict[str, Any] = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
 PLAIN_VLLM: dict[str, Any] = {
     "top_k": 0,
@@ -29,19 +29,19 @@ PLAIN_VLLM: dict[str, Any] = {
     "spaces_between_special_tokens": False,
     "include_stop_str_in_output": True,
     "return_token_ids": True,
-    "return_tokens_as_token_ids": True,  # nobody reads the text of each
+    "return_tokens_as_token_ids": True,  # saves decoding each token, because only the ids are used
 }
 
 
 class CompletionsPolicy:
-    """A Policy that asks replicas of an endpoint; `async with` it.
+    """A Policy that sends its requests to the replicas of an endpoint; `async with` it.
 
-    Equal seeds give equal steps as far as the server's sampling does; `temperature=0` is greedy. `checkpoint` is a
-    folder or a Hugging Face name: the tokenizer comes from it, and the endpoint must serve it (else a UserError).
+    Equal seeds give equal steps if the server's sampling is deterministic; `temperature=0` is greedy. `checkpoint` is a
+    folder or a Hugging Face name: its tokenizer is used, and the endpoint must serve it (otherwise UserError).
 
-    vLLM gives token ids back, and they are decoded as `TransformersPolicy` decodes them. Any other server keeps back
-    the marker at which it stopped, and the one that the step's form calls for is put there again (`with_marker`); a
-    server that drops special tokens cannot serve a model whose markers are such.
+    vLLM returns token ids, which are decoded as in `TransformersPolicy`. Other servers leave out the marker at which
+    they stopped; `with_marker` restores it. A server that drops special tokens cannot serve a model whose markers are
+    special tokens.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CompletionsPolicy:
         self._stop_ids = stop_ids(self._tokenizer, domain.stop_strings)
         self._opening = open_replicas(str(checkpoint), urls, PolicyError, **options)
         self._num_requests = self._num_prompt_tokens = self._num_generated_tokens = 0
-        self._num_cached_tokens: int | None = None  # not told
+        self._num_cached_tokens: int | None = None  # None: the server does not say
 
     async def __aenter__(self) -> Self:
         self.replicas, endpoint = await self._opening.__aenter__()
@@ -79,13 +79,13 @@ class CompletionsPolicy:
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
-        """See `rstar.protocols.Policy`. A prefix as long as the context gets candidates without text."""
+        """See `rstar.protocols.Policy`. If the prefix fills the context, the candidates are empty."""
         ids = encode(self._tokenizer, self._prompt(question) + "".join(prefix), self._domain)
         if len(ids) >= self._max_context:
             return [Proposal("", prompt_tokens=len(ids))] * num_candidates
-        wanted = num_candidates if self._temperature else 1  # greedy: the siblings are one text
+        wanted = num_candidates if self._temperature else 1  # greedy candidates are all the same
         found: list[Proposal] = []
-        while len(found) < wanted:  # some servers give one choice whatever n is
+        while len(found) < wanted:  # some servers ignore n and return one choice
             choices = await self._ask(question, ids, num_candidates=wanted - len(found), seed=seed + len(found))
             found += [self._proposal(choice, len(ids)) for choice in choices[: wanted - len(found)]]
         self._num_requests += 1
@@ -93,7 +93,7 @@ class CompletionsPolicy:
         return found if self._temperature else found * num_candidates
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens read, cached (where the server tells) and written, attempts again, seconds asking."""
+        """Return totals; `num_cached_tokens` only if the server reports them."""
         cached = {} if self._num_cached_tokens is None else {"num_cached_tokens": self._num_cached_tokens}
         return {
             "num_requests": self._num_requests,
@@ -105,7 +105,7 @@ class CompletionsPolicy:
         }
 
     def body(self, ids: list[int], *, num_candidates: int, seed: int) -> dict[str, Any]:
-        """The request for the steps that continue a prompt of these tokens."""
+        """Return the request for steps that continue a prompt of these tokens."""
         return {
             "model": self._endpoint.model,
             "prompt": ids,
@@ -120,9 +120,10 @@ class CompletionsPolicy:
         }
 
     def _stop(self) -> dict[str, Any]:
-        """Where a step ends: tokens where each marker is one, which vLLM's engine looks for itself.
+        """Return where generation stops: at token ids if each marker is one token, because vLLM's engine checks those.
 
-        A marker spelled in other tokens then ends nothing, as in `TransformersPolicy`; what follows it is cut off.
+        A marker that the model spells with other tokens then does not stop it, as in `TransformersPolicy`; the text
+        after it is cut off.
         """
         if self._endpoint.is_vllm and self._stop_ids:
             ends = (*self._stop_ids, self._tokenizer.eos_token_id)
@@ -130,7 +131,7 @@ class CompletionsPolicy:
         return {"stop": list(self._domain.stop_strings)}
 
     async def _ask(self, question: str, ids: list[int], *, num_candidates: int, seed: int) -> list[dict[str, Any]]:
-        """The endpoint's choices, in order."""
+        """Return the endpoint's choices, in order."""
         body = self.body(ids, num_candidates=num_candidates, seed=seed)
         answer = await self.replicas.post(PATH, body, question)
         self._num_prompt_tokens += len(ids)
@@ -142,12 +143,12 @@ class CompletionsPolicy:
             self._num_cached_tokens = (self._num_cached_tokens or 0) + cached
         for choice in choices:
             choice["cached_tokens"] = cached or 0
-            # for a server that does not list the tokens
+            # an average, for servers that do not list the tokens of each choice
             choice.setdefault("num_tokens", (usage.get("completion_tokens") or 0) // len(choices))
         return sorted(choices, key=lambda choice: choice.get("index") or 0)
 
     def _proposal(self, choice: dict[str, Any], prompt_tokens: int) -> Proposal:
-        """What the server wrote, up to the end of the step; text that is no step is for the search to refuse."""
+        """Return the text of a choice up to the end of its first step. The search checks whether it is a step."""
         listed = choice.get("logprobs") or {}
         logprob = float(sum(filter(None, listed.get("token_logprobs") or ())))
         if (ids := choice.get("token_ids")) is not None:
@@ -155,18 +156,17 @@ class CompletionsPolicy:
         else:
             text = with_marker(choice, self._domain)
             num_tokens = len(listed.get("tokens") or ()) or choice["num_tokens"]
-        # A lone surrogate can be in JSON and not in UTF-8, nor in a table.
+        # JSON may contain lone surrogates, which UTF-8 and so the tables cannot.
         return Proposal(
             text.encode("utf-8", "replace").decode(), num_tokens, logprob, prompt_tokens, choice["cached_tokens"]
         )
 
 
 def with_marker(choice: dict[str, Any], domain: Domain) -> str:
-    """The text of a choice with the marker at which its server stopped.
+    """Return the text of a choice with the marker at which its server stopped.
 
-    The marker is the one the server names (vLLM, SGLang), else the one that belongs to the step's form: an answer ends
-    with <end_of_answer>, code whose last line prints with <end_of_code>, other code with <end_of_step>. A choice that
-    was cut at its length gets none.
+    vLLM and SGLang name the marker; for other servers it is `Domain.with_stop`'s. A choice that reached its maximum
+    length has none.
     """
     text = cut_step(str(choice.get("text") or ""), domain.stop_strings)
     if choice.get("finish_reason") != "stop" or text.endswith(domain.stop_strings) or not text.strip():

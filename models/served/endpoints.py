@@ -1,4 +1,4 @@
-"""Opening an endpoint: does it live, and does it serve the model that is asked for?"""
+"""Opening an endpoint: checks that it answers and serves the model that is asked for."""
 
 from __future__ import annotations
 
@@ -13,37 +13,35 @@ from typing import Any
 from models.served.replicas import Replicas
 from rstar.protocols import InfrastructureError, UserError
 
+OPENING_SECONDS = 10.0  # in which a replica must answer
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What a server says of the model asked for."""
+    """What a server says about the model."""
 
-    model: str  # its name there
-    max_context: int | None = None  # tokens; None where the server does not say
+    model: str  # its name on the server
+    max_context: int | None = None  # tokens; None if the server does not say
     is_vllm: bool = False
 
 
 @asynccontextmanager
 async def open_replicas(
-    checkpoint: str,
-    urls: Sequence[str],
-    error: type[InfrastructureError],
-    *,
-    opening_seconds: float = 10.0,
-    **options: Any,
+    checkpoint: str, urls: Sequence[str], error: type[InfrastructureError], **options: Any
 ) -> AsyncIterator[tuple[Replicas, Endpoint]]:
-    """Yield the replicas at `urls` once one of them answers; all that answer must serve `checkpoint`, or a UserError.
+    """Yield the replicas at `urls` when at least one of them answers.
 
-    `options` are those of `Replicas`.
+    `options` are those of `Replicas`. Raises UserError if none answers, or if one that answers does not serve
+    `checkpoint`.
     """
     if not urls:
         raise UserError(f"no address of an endpoint that serves {checkpoint}; give one in the recipe's [engine]")
     async with Replicas(urls, error, **options) as replicas:
-        yield replicas, await _find(checkpoint, replicas, opening_seconds)
+        yield replicas, await _find(checkpoint, replicas)
 
 
-async def _find(checkpoint: str, replicas: Replicas, opening_seconds: float) -> Endpoint:
-    until = time.monotonic() + opening_seconds
+async def _find(checkpoint: str, replicas: Replicas) -> Endpoint:
+    until = time.monotonic() + OPENING_SECONDS
     while not (served := await replicas.models()):
         if time.monotonic() >= until:
             raise UserError(
@@ -58,13 +56,13 @@ async def _find(checkpoint: str, replicas: Replicas, opening_seconds: float) -> 
             raise UserError(f"{url}: serves {names}, not {checkpoint}; serve that, or correct the recipe's [engine]")
     endpoints = {endpoint for endpoint in found.values() if endpoint is not None}
     if len(endpoints) > 1:
-        told = "; ".join(f"{url}: {endpoint}" for url, endpoint in found.items())
-        raise UserError(f"{checkpoint}: its replicas differ in its name or context ({told}); serve them alike")
+        listed = "; ".join(f"{url}: {endpoint}" for url, endpoint in found.items())
+        raise UserError(f"{checkpoint}: its replicas differ in its name or context ({listed}); serve them alike")
     return endpoints.pop()
 
 
 def _endpoint(checkpoint: str, models: list[dict[str, Any]]) -> Endpoint | None:
-    """The model asked for, by the name it is served under or the checkpoint it was loaded from."""
+    """Find the model by its name on the server, or by the checkpoint that the server loaded."""
     for model in models:
         if any(name and _same(str(name), checkpoint) for name in (model.get("id"), model.get("root"))):
             return Endpoint(str(model["id"]), model.get("max_model_len"), model.get("owned_by") == "vllm")

@@ -1,9 +1,10 @@
-"""Runs a server as a child that ends with this process, and with the process that asked for it. Standard library only.
+"""Runs a server as a child process that ends with this process, and with the process that started this one.
 
     python -I supervisor.py PARENT_PID COMMAND...
 
-Whatever ends first (the parent, even by SIGKILL; this process, by SIGTERM; the server), the server's whole process group
-is ended. SIGUSR1 says that the server is ready: a server that dies after that is started again on the same port.
+When the parent ends (even by SIGKILL), this process ends (by SIGTERM) or the server ends, the server's whole process
+group is ended. After a SIGUSR1, which says that the server is ready, a server that ends is started again on the same
+port. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from types import FrameType
 
 LOOK_SECONDS = 0.2
 END_SECONDS = 10.0  # between SIGTERM and SIGKILL
-RAN_SECONDS = 10.0  # one that dies sooner would die again
+MIN_RUN_SECONDS = 10.0  # a server that ends sooner is not started again
 PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> int:
-    """Return the server's exit status, 0 where it was told to end."""
+    """Return the server's exit status, or 0 if it was told to end."""
     told_to_end = ready = False
 
     def end(signum: int, frame: FrameType | None) -> None:
@@ -48,17 +49,17 @@ def main(parent: int, command: list[str]) -> int:
         )
         while server.poll() is None and not told_to_end and os.getppid() == parent:
             time.sleep(LOOK_SECONDS)
-        died = server.returncode
+        status = server.returncode
         end_group(server)
-        if died is None:
+        if status is None:
             return 0
-        if not ready or time.monotonic() - began < RAN_SECONDS:
-            return died if died > 0 else 1
-        print(f"the server ended with {died}; it is started again", flush=True)
+        if not ready or time.monotonic() - began < MIN_RUN_SECONDS:
+            return status if status > 0 else 1
+        print(f"the server ended with {status}; it is started again", flush=True)
 
 
 def end_group(server: subprocess.Popen[bytes]) -> None:
-    """End the server and what it started: SIGTERM, then SIGKILL for what is left."""
+    """End the server and all that it started: SIGTERM, then SIGKILL for what still runs."""
     until = time.monotonic() + END_SECONDS
     try:
         os.killpg(server.pid, signal.SIGTERM)

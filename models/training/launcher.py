@@ -1,7 +1,7 @@
-"""A training process: started, followed by the lines that it prints, and ended with the task.
+"""Training processes: started, followed by the lines that they print, and ended with the task.
 
-On the CPU it is forked from a process that has imported torch and the trainers, seconds of work each time; where there
-may be a GPU, which a fork could not use, it starts afresh.
+A training on the CPU is forked from a server process that has imported torch and the trainers, which takes seconds. A
+training on a GPU gets a fresh process, because CUDA does not work in a forked one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from models.served.vllm_servers import stop_idle
 from rstar.protocols import InfrastructureError, UserError
 
 PRELOADED = ["__main__", "models.training.sft", "models.training.ppm"]
-USER_ERROR = 2  # the exit code of a process that ends with a user's mistake
+USER_ERROR = 2  # the exit status of `models.training.process.run` for a UserError
 
-
-Tell = Callable[[int, int, str], Awaitable[None]]  # how many optimiser steps are done, of how many, and the loss
+Tell = Callable[[int, int, str], Awaitable[None]]  # optimizer steps done, of how many, and the loss
 
 
 class TrainingError(InfrastructureError):
@@ -35,9 +34,12 @@ class TrainingError(InfrastructureError):
 
 
 async def run_trainer(module: str, config: str, log: str, tell: Tell, *, fork: bool = False) -> int:
-    """Run a trainer to its end; return the number of optimiser steps."""
+    """Run the trainer `module` with the file `config` to its end; return the number of optimizer steps.
+
+    What it writes to stderr goes to the file `log`. Raises UserError or TrainingError if the trainer fails.
+    """
     last: dict[str, Any] = {}
-    await asyncio.to_thread(stop_idle)  # what search left running holds the GPU's memory
+    await asyncio.to_thread(stop_idle)  # idle servers of the search hold the GPU's memory
     context = multiprocessing.get_context("forkserver") if fork else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(PRELOADED)
     reader, writer = context.Pipe(duplex=False)
@@ -48,13 +50,13 @@ async def run_trainer(module: str, config: str, log: str, tell: Tell, *, fork: b
         writer.close()
         async with lines_of(reader) as lines:
             async for line in lines:
-                last = _said(line) or last
+                last = _message(line) or last
                 if "step" in last:
                     note = f"loss {last['loss']:.3f}" if last.get("loss") else ""
                     await tell(int(last["step"]), int(last["of"]), note)
         await asyncio.to_thread(process.join)
     finally:
-        await asyncio.wait([starting])  # a task that is cancelled now would leave it to run
+        await asyncio.wait([starting])  # otherwise a cancelled task would leave a starting process behind
         if process.is_alive():
             process.kill()
             process.join()
@@ -68,6 +70,7 @@ async def run_trainer(module: str, config: str, log: str, tell: Tell, *, fork: b
 
 @asynccontextmanager
 async def lines_of(pipe: Connection) -> AsyncIterator[asyncio.StreamReader]:
+    """Yield a reader of the lines that arrive in `pipe`, which is closed."""
     lines = asyncio.StreamReader()
     file = os.fdopen(os.dup(pipe.fileno()), "rb", 0)
     pipe.close()
@@ -79,7 +82,7 @@ async def lines_of(pipe: Connection) -> AsyncIterator[asyncio.StreamReader]:
 
 
 def be_trainer(module: str, config: str, log: str, out: Connection) -> None:
-    """In the process: what the trainer prints goes to `out`, what it complains of to its log."""
+    """Run the trainer in this process, with stdout in `out` and stderr in the file `log`."""
     os.dup2(out.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     sys.argv = [module, "--config", config]
@@ -87,8 +90,8 @@ def be_trainer(module: str, config: str, log: str, out: Connection) -> None:
 
 
 def _start(process: BaseProcess) -> None:
-    """Start it deaf to Ctrl-C, as its fork server: that is for this process, which ends the others."""
-    resource_tracker.ensure_running()  # where it starts only now, it hears Ctrl-C again when it has
+    """Start a process that ignores Ctrl-C, and so does its fork server: the parent gets it and ends the others."""
+    resource_tracker.ensure_running()  # starting the tracker later would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -96,10 +99,11 @@ def _start(process: BaseProcess) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _said(line: bytes) -> dict[str, Any] | None:
-    """Read one line of the trainer's: progress or its last error. Other libraries may print as well."""
+def _message(line: bytes) -> dict[str, Any] | None:
+    """Parse a line with the trainer's progress or error. Other libraries print too; their lines give None."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    return said if isinstance(said, dict) and ("error" in said or {"step", "of"} <= said.keys()) else None
+    known = isinstance(message, dict) and ("error" in message or {"step", "of"} <= message.keys())
+    return message if known else None

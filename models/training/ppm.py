@@ -1,7 +1,7 @@
-"""Training of the PPM on preference pairs, in a process of its own.
+"""Training of the PPM on preference pairs, in its own process.
 
 Section 3.3, Equation 4: the pairwise ranking loss, averaged over the P x M pairs of a group with the same prefix.
-Baselines for Table 8 with the same head: `loss="pqm"` fits the Q-values by mean squared error, `loss="orm"` fits the
+The baselines of Table 8 have the same head: `loss="pqm"` fits the Q-values by mean squared error, `loss="orm"` the
 outcome (+1 or -1) of whole trajectories.
 
     python -m models.training.ppm --config ppm.json
@@ -32,13 +32,13 @@ from models.training.prefix_tree import PrefixTree
 from rstar.protocols import UserError
 
 LOSSES = ("ppm", "pqm", "orm")
+MAX_TREE = 4  # tokens of a prefix tree, as a multiple of the longest text's
 Pairs = list[tuple[int, int]]  # (positive, negative) places in a list of texts
-TRIE_LENGTH = 4  # in longest texts: how much of a problem goes through the model at once
 
 
 @dataclass(slots=True)
 class Group:
-    """Texts that share a prefix, which of them is preferred to which, and their targets."""
+    """Texts with the same prefix, their preference pairs, and their targets."""
 
     question: str
     texts: list[str]
@@ -49,14 +49,13 @@ class Group:
 def read_groups(
     rows: Sequence[Mapping[str, Any]], *, domain: Domain, loss: str, shuffle_labels: bool, seed: int
 ) -> list[Group]:
-    """Gather the rows of the pairs table by group; each text is scored once, however many pairs it is in."""
-    rng = random.Random(seed)
+    """Gather the rows of the pairs table by group. A text that is in several pairs is one text of its group."""
     groups: dict[object, Group] = {}
     places: dict[object, dict[str, int]] = {}
     for row in rows:
         if loss == "orm" and row["kind"] != "trajectory":
             continue
-        key = (row["round"], row["group_id"])  # another round's node of the same name has another prefix
+        key = (row["round"], row["group_id"])  # a node of the same name in another round has another prefix
         group, place = groups.setdefault(key, Group(row["question"], [], [], [])), places.setdefault(key, {})
         pair = []
         for side in ("chosen", "rejected"):
@@ -67,64 +66,63 @@ def read_groups(
                 group.targets.append(float(row[f"{side}_q"]) if loss == "pqm" else 1.0 if side == "chosen" else -1.0)
             pair.append(place[text])
         group.pairs.append((pair[0], pair[1]))
-    made = list(groups.values())
     if shuffle_labels:
-        for group in made:
+        rng = random.Random(seed)
+        for group in groups.values():
             order = rng.sample(range(len(group.texts)), len(group.texts))
             group.pairs = [(order[a], order[b]) for a, b in group.pairs]
             group.targets = [group.targets[i] for i in order]
-    return made
+    return list(groups.values())
 
 
 @dataclass(slots=True)
 class Example:
-    """Groups of one problem, laid out so that what their texts share is read once."""
+    """Groups of one problem in one prefix tree: one forward pass."""
 
-    trie: PrefixTree
-    places: list[int]  # of the last tokens of the texts
+    tree: PrefixTree
+    places: list[int]  # of the texts' last tokens
     groups: list[Pairs]
     targets: list[float]
 
 
 def lay_out(groups: Sequence[Group], tokenizer: Any, *, domain: Domain, max_length: int) -> list[Example]:
-    """Lay out a problem's groups together, as many as fit; a group with a text over `max_length` is left out."""
-    examples: dict[str, Example] = {}
-    made = []
+    """Put as many groups of a problem as fit into one example; drop groups with a text over `max_length`."""
+    newest: dict[str, Example] = {}  # by question
+    examples = []
     for group in groups:
         texts = [encode(tokenizer, text, domain) for text in group.texts]
         if max(map(len, texts)) > max_length:
             continue
-        example = examples.get(group.question)
-        if example is None or len(example.trie) + sum(map(example.trie.num_new, texts)) > TRIE_LENGTH * max_length:
-            example = examples[group.question] = Example(PrefixTree(), [], [], [])
-            made.append(example)
+        example = newest.get(group.question)
+        if example is None or len(example.tree) + sum(map(example.tree.num_new, texts)) > MAX_TREE * max_length:
+            example = newest[group.question] = Example(PrefixTree(), [], [], [])
+            examples.append(example)
         at = len(example.places)
-        example.places += [example.trie.add(text) for text in texts]
+        example.places += [example.tree.add(text) for text in texts]
         example.groups.append([(a + at, b + at) for a, b in group.pairs])
         example.targets += group.targets
-    return made
+    return examples
 
 
 class PPMTrainer(Trainer):
-    """A Trainer of Examples, one after the other; every group weighs the same."""
+    """A Trainer with one Example per forward pass. All groups have the same weight."""
 
     def __init__(self, *args: Any, loss: str, centre: float, groups_per_example: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._loss, self._centre, self._groups_per_example = loss, centre, groups_per_example
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], **_: Any) -> torch.Tensor:
         groups, targets = inputs.pop("groups"), inputs.pop("targets")
         logits = ppm.logits(model, ppm.states(model, **inputs))
         loss = loss_of(logits, groups, targets, loss=self._loss, centre=self._centre)
-        loss = loss * len(groups) / self._groups_per_example
-        return (loss, logits) if return_outputs else loss
+        return loss * len(groups) / self._groups_per_example
 
 
 def loss_of(
     logits: torch.Tensor, groups: Sequence[Pairs], targets: torch.Tensor, *, loss: str, centre: float
 ) -> torch.Tensor:
-    """Return the mean loss of the groups, by one of LOSSES; `centre` weighs how far a ranked pair is off centre."""
+    """Return the mean loss of the groups, by one of LOSSES; `centre` is the weight of `ppm.off_centre`."""
     values = ppm.scores(logits)
     if loss == "ppm":
         return ppm.grouped_pairwise_loss(values, groups) + centre * ppm.off_centre(logits, groups)
@@ -133,10 +131,10 @@ def loss_of(
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Any]:
-    """Make the inputs of the one example of a batch."""
+    """Return the inputs of a batch, which is one example."""
     [example] = examples
     rest = {"places": example.places, "groups": example.groups, "targets": torch.tensor(example.targets)}
-    return example.trie.inputs() | rest
+    return example.tree.inputs() | rest
 
 
 def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -154,8 +152,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         )
     num_groups = sum(len(example.groups) for example in examples)
     num_pairs = sum(len(group) for example in examples for group in example.groups)
-    num_tokens = sum(len(example.trie) for example in examples)
-    num_epochs = config.num_epochs(num_tokens)
+    num_tokens = sum(len(example.tree) for example in examples)
     model = ppm.from_policy(config.base, pad_token_id=tokenizer.pad_token_id, device=config.device)
     check_window(config.base, model.config, "ppm.max_length", config.max_length)
     trainer = PPMTrainer(
@@ -165,7 +162,7 @@ def train(config: TrainingConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         groups_per_example=num_groups / len(examples),
         args=TrainingArguments(
             output_dir=config.out + ".trainer",
-            num_train_epochs=num_epochs,
+            num_train_epochs=config.num_epochs(num_tokens),
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.schedule,
             warmup_steps=config.warmup_ratio,

@@ -1,7 +1,8 @@
-"""Token tries: texts that begin alike are laid out so that a transformer reads their common beginnings once.
+"""Prefix trees of tokens: texts with common prefixes, laid out so that a transformer reads each prefix once.
 
-The steps of a search tree share the question and their prefixes, so that the texts of a problem's preference pairs hold
-each token four times over and more. A token sees its ancestors alone, and its position is its depth.
+The texts of a problem's preference pairs come from one search tree. They share the question and many steps, so each
+token occurs more than four times in them. In a prefix tree a token attends to its ancestors only, and its position is
+its depth.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROOT = -1
 
 @dataclass(slots=True)
 class PrefixTree:
-    """Tokens, each with the place of the one before it in its text; parents come before their children."""
+    """Tokens, each with the place of the token before it; parents come before their children."""
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
@@ -29,7 +30,7 @@ class PrefixTree:
         return len(self.tokens)
 
     def add(self, text: Sequence[int]) -> int:
-        """Lay out a text; return the place of its last token."""
+        """Add a text; return the place of its last token."""
         at = ROOT
         for token in text:
             place = self._places.setdefault((at, token), len(self.tokens))
@@ -49,7 +50,10 @@ class PrefixTree:
         return 0
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """A model's inputs, shapes (1, length), and `attention_mask`, what scores are added: (1, 1, length, length)."""
+        """Return a model's inputs: ids and positions of shape (1, length), and `attention_mask`.
+
+        The mask has shape (1, 1, length, length) and is added to the attention scores.
+        """
         sees = np.eye(len(self), dtype=bool)
         depth = np.zeros(len(self), dtype=np.int64)
         for place, parent in enumerate(self.parents):

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning of the policy on chosen trajectories, in a process of its own.
+"""Supervised fine-tuning (SFT) of the policy on chosen trajectories, in its own process.
 
-Section 3.4 and Appendix A.2; TRL's SFTTrainer. The prompt and every `<output>` are masked: the policy is not taught to
-write what the sandbox prints. The policy is always trained from the base again.
+Section 3.4 and Appendix A.2, with TRL's SFTTrainer. The prompt and the output of executed code are masked, because the
+policy does not write them. Every training starts from the base model.
 
     python -m models.training.sft --config sft.json
 """
@@ -27,13 +27,19 @@ from models.training.optimizer import optimizer
 from rstar.protocols import UserError
 
 IGNORE = -100
-Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]  # prompt, response, its spans not to learn
+# Prompt and response, and optionally spans of the response that are masked.
+Example = tuple[str, str] | tuple[str, str, Sequence[tuple[int, int]]]
+
+
+def read_examples(rows: Sequence[Mapping[str, Any]], domain: Domain) -> list[Example]:
+    """Return the prompt and response of each row of the SFT table."""
+    return [(domain.prompt(row["question"]), row["response"]) for row in rows]
 
 
 def tokenize(
     tokenizer: Any, prompt: str, response: str, hidden: Sequence[tuple[int, int]] = (), *, domain: Domain
 ) -> dict[str, list[int]]:
-    """Ids of prompt + response + end of text, and labels that leave out the prompt, all outputs and `hidden`."""
+    """Return ids of prompt, response and end of text, and labels that mask prompt, outputs and the spans `hidden`."""
     tokens = encode_spans(tokenizer, prompt + response, domain)
     outputs = domain.output_spans(response)
     masked = [(0, len(prompt)), *((len(prompt) + a, len(prompt) + b) for a, b in (*outputs, *hidden))]
@@ -47,12 +53,11 @@ def tokenize(
 
 
 class LabelledTrainer(SFTTrainer):
-    """TRL's trainer without what it computes for its logs, and with logits for labelled tokens only: twice as fast."""
+    """An SFTTrainer with the same loss in half the time: logits for labelled tokens only, and no entropy."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **_: Any
     ) -> torch.Tensor:
-        """Return the mean cross-entropy of the labelled tokens."""
         labels = inputs.pop("labels")[:, 1:]
         hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
         kept = labels != IGNORE
@@ -61,7 +66,7 @@ class LabelledTrainer(SFTTrainer):
 
 
 def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = None, tokenizer: Any = None) -> None:
-    """Fine-tune `config.base` (or `model`) on prompts and responses and write the checkpoint `config.out`."""
+    """Fine-tune `config.base` (or `model`) on prompts and responses, and write the checkpoint `config.out`."""
     process.start(config)
     domain = find_domain(config.domain)
     tokenizer = tokenizer or load_tokenizer(config.base)
@@ -71,32 +76,29 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     if not kept:
         raise UserError(f"{config.data}: no trajectory of at most {config.max_length} tokens to train on")
     num_tokens = sum(len(row["input_ids"]) for row in kept)
-    num_epochs = config.num_epochs(num_tokens)
-    arguments = SFTConfig(
-        output_dir=config.out + ".trainer",
-        num_train_epochs=num_epochs,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_ratio,
-        max_length=config.max_length,
-        packing=config.packing,
-        packing_strategy="bfd",
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=max(1, config.batch_tokens // config.max_length),
-        seed=config.seed,
-        save_strategy="no",
-        logging_steps=5,
-        report_to="none",
-        disable_tqdm=True,
-        bf16=False,
-        activation_checkpointing=False,
-        neftune_noise_alpha=config.neftune_noise_alpha,
-        use_cpu=model.device.type == "cpu",
-        dataloader_num_workers=0,
-    )
     trainer = LabelledTrainer(
         model=model,
-        args=arguments,
+        args=SFTConfig(
+            output_dir=config.out + ".trainer",
+            num_train_epochs=config.num_epochs(num_tokens),
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            warmup_steps=config.warmup_ratio,
+            max_length=config.max_length,
+            packing=config.packing,
+            packing_strategy="bfd",
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=max(1, config.batch_tokens // config.max_length),
+            seed=config.seed,
+            save_strategy="no",
+            logging_steps=5,
+            report_to="none",
+            disable_tqdm=True,
+            bf16=False,
+            activation_checkpointing=False,
+            neftune_noise_alpha=config.neftune_noise_alpha,
+            use_cpu=model.device.type == "cpu",
+        ),
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
         callbacks=[process.Progress()],
@@ -104,21 +106,15 @@ def train(config: TrainingConfig, examples: Iterable[Example], *, model: Any = N
     )
     began = time.monotonic()
     result = trainer.train()
-    seconds = time.monotonic() - began
     figures = {
         "num_examples": len(kept),
         "num_dropped": len(rows) - len(kept),
         "num_steps": trainer.state.global_step,
         "num_tokens": int(num_tokens * trainer.state.epoch),
-        "seconds": round(seconds, 2),
+        "seconds": round(time.monotonic() - began, 2),
         "loss": result.training_loss,
     }
     process.finish(config, trainer.model, tokenizer, figures)
-
-
-def read_examples(rows: Sequence[Mapping[str, Any]], domain: Domain) -> list[Example]:
-    """Return prompt and response of each row of the SFT table."""
-    return [(domain.prompt(row["question"]), row["response"]) for row in rows]
 
 
 def main() -> None:

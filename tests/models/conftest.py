@@ -1,4 +1,4 @@
-"""A policy small enough to train in a test, with the real tokenizer; HTTP servers that misbehave."""
+"""A policy small enough to train in a test, with the real tokenizer, and HTTP servers that misbehave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Behaviour = Callable[[str, dict[str, Any]], tuple[int, Any]]
 
 @pytest.fixture(scope="session")
 def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer policy with random weights, drawn large enough that its choices differ from one another."""
+    """A two-layer policy with random weights, large enough that its candidates differ."""
     path = tmp_path_factory.mktemp("policy")
     tokenizer = train_tokenizer()
     torch.manual_seed(0)
@@ -50,11 +50,11 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 256  # five, its default, makes clients wait a second for their connection
+    request_queue_size = 256  # with the default of five, clients wait a second for a connection
 
 
 class FakeServer:
-    """A real HTTP server on a port of its own that behaves as it is told.
+    """A real HTTP server on its own port that answers as `behave` says.
 
     `behave(path, body)` returns a status and an answer; it may sleep, and raise ConnectionError to drop the connection.
     """
@@ -119,7 +119,7 @@ class FakeServer:
                 self.num_at_once -= 1
 
     def die(self) -> None:
-        """No more connections, and those that are open are dropped at their next request."""
+        """Accept no more connections, and drop open ones at their next request."""
         self.dead = True
         self._server.shutdown()
         self._server.server_close()
@@ -127,7 +127,7 @@ class FakeServer:
 
 @pytest.fixture
 def http_server() -> Iterator[Callable[[Behaviour], FakeServer]]:
-    """Start servers that behave as they are told; they end with the test."""
+    """Start servers that end with the test."""
     started: list[FakeServer] = []
 
     def start(behave: Behaviour) -> FakeServer:

@@ -10,7 +10,7 @@ import torch
 from models.batching import NUM_THREADS, Batcher, ThreadBatcher
 
 
-async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() -> None:
+async def test_each_engine_has_its_own_number_of_threads() -> None:
     def work(requests: Sequence[int]) -> list[int]:
         return [torch.get_num_threads() for _ in requests]
 
@@ -20,7 +20,7 @@ async def test_an_engine_has_the_threads_it_is_given_and_the_next_one_its_own() 
         await batcher.close()
 
 
-async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:
+async def test_requests_that_wait_while_the_model_works_are_the_next_batch() -> None:
     gate, batches = threading.Event(), []
 
     def work(requests: Sequence[int]) -> list[int]:
@@ -40,7 +40,7 @@ async def test_what_waits_while_the_model_works_is_the_next_batch() -> None:
     await batcher.close()
 
 
-async def test_a_batch_is_the_oldest_request_and_those_nearest_to_it_in_length() -> None:
+async def test_a_batch_is_the_oldest_request_and_those_closest_to_it_in_length() -> None:
     gate, batches = threading.Event(), []
 
     def work(requests: Sequence[int]) -> list[int]:
@@ -60,7 +60,7 @@ async def test_a_batch_is_the_oldest_request_and_those_nearest_to_it_in_length()
     await batcher.close()
 
 
-async def test_who_asks_again_at_once_is_answered() -> None:
+async def test_a_caller_that_asks_again_at_once_is_answered() -> None:
     async def work(requests: Sequence[int]) -> Sequence[int]:
         return requests
 
@@ -102,7 +102,7 @@ async def test_a_cancelled_request_is_not_computed() -> None:
     await batcher.close()
 
 
-async def test_a_request_larger_than_a_batch_goes_alone() -> None:
+async def test_a_request_larger_than_a_batch_is_a_batch_of_its_own() -> None:
     sizes: list[int] = []
 
     def work(requests: Sequence[int]) -> list[int]:

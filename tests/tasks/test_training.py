@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
-import os
-import subprocess
-import sys
-import time
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -19,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tasks.lib.training
 from models.checkpoints import new_checkpoint
-from models.training.launcher import Tell, TrainingError, run_trainer
+from models.training.launcher import Tell, TrainingError
 from rstar.protocols import PolicyError, UserError
 from store import shards
 from store.layout import Run
@@ -29,64 +23,6 @@ from tasks.lib.progress import Progress, Stage, listening
 from tasks.lib.retries import infrastructure_failed
 from tasks.lib.training import Job, train
 from tasks.sft import training_set
-
-
-def config(tmp_path: Path, **values: object) -> str:
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"data": "none.parquet", "base": str(tmp_path), "out": str(tmp_path / "out")} | values))
-    return str(file)
-
-
-async def silent(step: int, of: int, note: str) -> None: ...
-
-
-@pytest.mark.parametrize("fork", [False, True])
-def test_a_users_mistake_in_training_is_the_users_mistake_here(tmp_path: Path, fork: bool) -> None:
-    data, log = str(tmp_path / "pairs.parquet"), str(tmp_path / "log")
-    shards.write_rows(data, "pairs", [])
-    wrong = config(tmp_path, data=data, loss="mse")
-    with pytest.raises(UserError) as caught:
-        asyncio.run(run_trainer("models.training.ppm", wrong, log, silent, fork=fork))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("fork", [False, True])
-def test_a_trainer_that_dies_is_an_infrastructure_error_that_names_its_log(tmp_path: Path, fork: bool) -> None:
-    log = str(tmp_path / "log")
-    with pytest.raises(TrainingError, match="log"):
-        asyncio.run(run_trainer("models.no_such_trainer", config(tmp_path), log, silent, fork=fork))
-    assert "no_such_trainer" in Path(log).read_text()
-
-
-@pytest.mark.parametrize("fork", [False, True])
-def test_a_trainer_has_its_paths_where_its_caller_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: bool
-) -> None:
-    (tmp_path / "here.json").write_text(json.dumps({"no_such_key": 1}))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"here\.json: unknown training key 'no_such_key'"):
-        asyncio.run(run_trainer("models.training.ppm", "here.json", "log", silent, fork=fork))
-    assert (tmp_path / "log").exists()
-
-
-async def test_a_task_cancelled_while_its_trainer_starts_leaves_none_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = SpawnProcess.start
-
-    def slow_start(process: SpawnProcess) -> None:
-        time.sleep(0.5)
-        start(process)
-
-    monkeypatch.setattr(SpawnProcess, "start", slow_start)
-    log = str(tmp_path / "log")
-    task = asyncio.create_task(run_trainer("models.training.ppm", config(tmp_path), log, silent))
-    await asyncio.sleep(0.2)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.sleep(0.6)
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
@@ -231,32 +167,3 @@ async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_lef
     await trained(tmp_path, num_averaged=2)
     assert finished(run, 1, "sft") is not None
     assert not (Path(run.models(1, "policy")) / "old").exists()
-
-
-HEARING = """
-import multiprocessing, signal, sys
-from models.training.launcher import _start
-
-def deaf(pipe):
-    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-
-if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[1])
-    for _ in range(2):
-        reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=deaf, args=(writer,))
-        _start(process)
-        print(reader.recv())
-        process.join()
-    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-"""
-
-
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_a_trainer_is_deaf_to_ctrl_c_from_its_start(tmp_path: Path, method: str) -> None:
-    script = tmp_path / "hearing.py"
-    script.write_text(HEARING)
-    command = [sys.executable, str(script), method]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
-    assert done.stdout.split() == ["True", "True", "False"]

@@ -1,4 +1,4 @@
-"""What a request is answered does not hang on what else is in its batch, nor on what is known of its prompt."""
+"""An answer depends neither on the other requests in its batch nor on what is cached of its prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.inprocess.prefixes import PrefixCache
 from models.inprocess.scorer import TransformersScorer
 
 pytestmark = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels add up in other orders"
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels sum in other orders"
 )
 NUM_REQUESTS = 25
 STEP = "\n# Ana has {} nuts, and Ben gives her {}\nana = {}\n<end_of_step>"
@@ -39,7 +39,7 @@ def _all_digits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="module")
 def small_ppm(small_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PPM with that policy's weights and a random head."""
+    """A PPM with the weights of `small_policy` and a random head."""
     path = tmp_path_factory.mktemp("ppm")
     tokenizer = load_tokenizer(small_policy)
     model = ppm.from_policy(small_policy, pad_token_id=tokenizer.pad_token_id, device="cpu")
@@ -58,7 +58,7 @@ def requests() -> list[tuple[str, list[str]]]:
 
 
 def proposed(checkpoint: Path, max_batch: int, *, times: int = 1) -> list[list[tuple[str, float]]]:
-    """The candidates asked for the last of `times`, when all prompts are known."""
+    """Ask `times` times and return the last answers, for which all prompts are cached."""
 
     async def run() -> list[list[tuple[str, float]]]:
         async with TransformersPolicy(
@@ -102,7 +102,7 @@ def test_scores_are_equal_to_the_last_bit(small_ppm: Path) -> None:
 
 
 @torch.inference_mode()
-def test_a_prompt_is_the_same_piece_by_piece_and_at_once(small_policy: Path) -> None:
+def test_a_prompts_states_are_equal_piece_by_piece_and_at_once(small_policy: Path) -> None:
     model = load_policy(small_policy, device="cpu").base_model.eval()
     rng = random.Random(3)
     prompts = [[[rng.randrange(2, 90) for _ in range(rng.randrange(1, 40))] for _ in range(5)] for _ in range(12)]

@@ -22,7 +22,7 @@ def model(small_policy: Path) -> torch.nn.Module:
 
 @torch.inference_mode()
 def expected(model: torch.nn.Module, prompt: list[list[int]]) -> torch.Tensor:
-    """Keys and values of one prompt, computed alone and whole: shape (2, layers, heads, tokens, width)."""
+    """Return the keys and values of one prompt, computed alone and at once: shape (2, layers, heads, tokens, width)."""
     cache = DynamicCache()
     model(torch.tensor([[token for piece in prompt for token in piece]]), past_key_values=cache, use_cache=True)
     return torch.stack([torch.stack([getattr(one, kind)[0] for one in cache.layers]) for kind in ("keys", "values")])
@@ -37,12 +37,12 @@ def check(cache: PrefixCache, model: torch.nn.Module, prompts: list[list[list[in
         torch.testing.assert_close(found, expected(model, prompt), atol=1e-4, rtol=1e-4)
 
 
-def test_states_are_those_of_the_whole_prompts(model: torch.nn.Module) -> None:
+def test_states_equal_those_of_the_prompts_computed_alone(model: torch.nn.Module) -> None:
     check(PrefixCache(model), model, list(PROMPTS))
 
 
 @pytest.mark.parametrize(("max_tokens", "rows_at_once"), [(1, [1, 1, 1, 1]), (2 * MIN_ROWS, [2, 2]), (10**4, [4])])
-def test_a_batch_is_read_a_few_prompts_at_once(
+def test_a_batch_is_computed_a_few_prompts_at_a_time(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, max_tokens: int, rows_at_once: list[int]
 ) -> None:
     monkeypatch.setattr("models.inprocess.prefixes.CPU_TOKENS", max_tokens)
@@ -56,21 +56,21 @@ def test_a_batch_is_read_a_few_prompts_at_once(
     check(cache, model, [[QUESTION, *STEPS], [STEPS[1], OTHER], [OTHER], list(PROMPTS[2])])
 
 
-def test_a_prompt_without_a_token_is_an_error(model: torch.nn.Module) -> None:
+def test_a_prompt_without_tokens_is_an_error(model: torch.nn.Module) -> None:
     with pytest.raises(ValueError, match="prompt 1 of the batch has no token"):
         PrefixCache(model).states([[QUESTION], [[]]])
 
 
-def test_only_what_is_new_is_computed_and_the_states_are_the_same(model: torch.nn.Module) -> None:
+def test_cached_pieces_are_not_computed_again_and_the_states_are_equal(model: torch.nn.Module) -> None:
     cache = PrefixCache(model)
     check(cache, model, list(PROMPTS))
     assert cache.num_cached_tokens == 0
     check(cache, model, [[QUESTION, *STEPS], [QUESTION, STEPS[1]], list(PROMPTS[2])])
     assert cache.num_cached_tokens == (4 + 3) + 4 + (2 + 3 + 1 + 2)
-    check(cache, model, [list(PROMPTS[2])])  # nothing new at all
+    check(cache, model, [list(PROMPTS[2])])  # all of it is cached
 
 
-def test_a_full_cache_forgets_what_was_used_least_recently(
+def test_a_full_cache_drops_the_piece_used_least_recently(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = PrefixCache(model)
@@ -82,7 +82,7 @@ def test_a_full_cache_forgets_what_was_used_least_recently(
     check(cache, model, [[QUESTION]])
     check(cache, model, [[OTHER]])
     check(cache, model, [[QUESTION]])
-    check(cache, model, [[[90, 91, 92, 93]]])  # OTHER must go
+    check(cache, model, [[[90, 91, 92, 93]]])  # drops OTHER
     before = cache.num_cached_tokens
     check(cache, model, [[QUESTION]])
     assert cache.num_cached_tokens == before + 4

@@ -30,7 +30,7 @@ def expected(model: torch.nn.Module, row: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def continued(model: torch.nn.Module, *, at_once: bool) -> torch.Tensor:
-    """Hidden states (rows, tokens, width) of ROWS after PROMPTS, all tokens at once or one by one."""
+    """Return hidden states (rows, tokens, width) of ROWS after PROMPTS, all tokens at once or one by one."""
     states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
     prompts, cache = Prompts.of(states, lengths, COUNTS), DynamicCache()
     positions = lengths[prompts.node, None] + torch.arange(ROWS.shape[1])
@@ -46,14 +46,14 @@ def continued(model: torch.nn.Module, *, at_once: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_siblings_see_their_own_prompt_and_their_own_tokens(model: torch.nn.Module, at_once: bool) -> None:
+def test_siblings_attend_to_their_own_prompt_and_their_own_tokens(model: torch.nn.Module, at_once: bool) -> None:
     found = continued(model, at_once=at_once)
     for row in range(len(ROWS)):
         torch.testing.assert_close(found[row], expected(model, row), atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Module) -> None:
+def test_the_rest_of_the_rows_continue_as_they_would_with_all(model: torch.nn.Module) -> None:
     states, lengths = PrefixCache(model).states([[prompt] for prompt in PROMPTS])
     prompts, cache = Prompts.of(states, lengths, COUNTS), DynamicCache()
     positions = lengths[prompts.node, None]
@@ -62,7 +62,7 @@ def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Modu
     left = torch.tensor([False, True, False, False, True, True])
     cache.batch_select_indices(left)
     prompts = prompts.only(left)
-    assert prompts.states.keys.shape[1] == 2  # the second prompt has no row any more
+    assert prompts.states.keys.shape[1] == 2  # the second prompt has no row left
     with attending(model, NAME, prompts):
         found = model(
             ROWS[left, 1:], position_ids=positions[left] + torch.tensor([1, 2]), past_key_values=cache
@@ -71,7 +71,7 @@ def test_some_of_the_rows_go_on_as_they_would_have_with_all(model: torch.nn.Modu
         torch.testing.assert_close(one, expected(model, row)[1:], atol=1e-4, rtol=1e-4)
 
 
-def test_the_models_attention_is_what_it_was_afterwards(model: torch.nn.Module) -> None:
+def test_the_models_own_attention_is_restored_afterwards(model: torch.nn.Module) -> None:
     before = model.config._attn_implementation
     continued(model, at_once=True)
     assert model.config._attn_implementation == before and not hasattr(model.config, "attended")

@@ -13,7 +13,7 @@ BASE = Path(__file__).parents[3] / "miniature" / "base" / "weights"
 
 @pytest.mark.skipif(not BASE.is_dir(), reason="the tiny base is not built; `make tiny-base`")
 @torch.inference_mode()
-def test_a_widened_policy_says_what_the_small_one_says(tmp_path: Path) -> None:
+def test_a_widened_policy_has_the_logits_of_the_small_one(tmp_path: Path) -> None:
     num_parameters = widen(BASE, tmp_path, hidden=256, layers=8, intermediate=768)
     small, large = load_policy(BASE, device="cpu"), load_policy(tmp_path, device="cpu")
     assert num_parameters > 3 * sum(weight.numel() for weight in small.parameters())

@@ -1,4 +1,4 @@
-"""The policy over endpoints of any make: what comes back is a step or a candidate to be refused, never an error."""
+"""The policy behind endpoints of any kind: whatever text they return is a candidate, never an error."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_step_gets_back_the_marker_at_which_its_server_stopped(given: dict[str
     assert with_marker(given, DOMAIN) == text
 
 
-async def test_a_request_carries_the_ids_of_training_and_no_sampling_of_the_servers_own(
+async def test_a_request_has_the_ids_of_training_and_overrides_the_servers_sampling_defaults(
     small_policy: Path, http_server: Starter
 ) -> None:
     server = http_server(answering(str(small_policy), [choice("\na = 1\n")] * 3, usage={"completion_tokens": 15}))
@@ -71,7 +71,7 @@ async def test_a_request_carries_the_ids_of_training_and_no_sampling_of_the_serv
     assert found == [Proposal("\na = 1\n<end_of_step>", 5, 0.0, len(ids))] * 3
 
 
-async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
+async def test_vllm_gets_the_ends_of_a_step_as_tokens_and_returns_tokens(
     small_policy: Path, http_server: Starter
 ) -> None:
     tokenizer = load_tokenizer(small_policy)
@@ -93,7 +93,7 @@ async def test_vllm_is_told_the_ends_of_a_step_as_tokens_and_asked_for_tokens(
     assert (proposal.text, proposal.num_tokens) == ("\na = 1\n<end_of_step>", len(ids))
 
 
-async def test_a_server_that_gives_one_choice_is_asked_until_there_are_n(
+async def test_a_server_that_returns_one_choice_is_asked_until_there_are_n(
     small_policy: Path, http_server: Starter
 ) -> None:
     listed = {"tokens": ["a", "b"], "token_logprobs": [-0.5, None]}
@@ -103,28 +103,26 @@ async def test_a_server_that_gives_one_choice_is_asked_until_there_are_n(
     assert [body["seed"] for body in server.bodies] == [5, 6, 7]
 
 
-async def test_greedy_siblings_are_asked_for_once(small_policy: Path, http_server: Starter) -> None:
+async def test_greedy_candidates_are_requested_once(small_policy: Path, http_server: Starter) -> None:
     server = http_server(answering(str(small_policy), [choice("\na = 1\n")]))
     assert len(await propose(small_policy, server, num_candidates=4, temperature=0)) == 4
     assert [body["n"] for body in server.bodies] == [1]
 
 
-async def test_broken_unicode_ends_up_in_a_candidate_that_can_be_stored(
-    small_policy: Path, http_server: Starter
-) -> None:
+async def test_invalid_unicode_gives_a_candidate_that_can_be_stored(small_policy: Path, http_server: Starter) -> None:
     server = http_server(answering(str(small_policy), [choice("\n# \ud83d\n")]))
     [proposal] = await propose(small_policy, server, num_candidates=1)
     assert proposal.text.encode() == b"\n# ?\n<end_of_step>"
 
 
-async def test_a_prefix_as_long_as_the_context_is_not_asked_for(small_policy: Path, http_server: Starter) -> None:
+async def test_a_prefix_that_fills_the_context_causes_no_request(small_policy: Path, http_server: Starter) -> None:
     server = http_server(answering(str(small_policy), [choice("\na = 1\n")]))
     found = await propose(small_policy, server, num_candidates=2, max_context=10)
     assert [one.text for one in found] == ["", ""]
     assert not server.bodies
 
 
-async def test_an_answer_without_choices_is_the_engines_failure(small_policy: Path, http_server: Starter) -> None:
+async def test_an_answer_without_choices_is_a_policy_error(small_policy: Path, http_server: Starter) -> None:
     server = http_server(answering(str(small_policy), []))
     with pytest.raises(PolicyError, match="the answer has no choices"):
         await propose(small_policy, server, num_candidates=1)

@@ -1,4 +1,4 @@
-"""The PPM behind a server: what many trees ask while it works is one request, and each gets its own scores."""
+"""The PPM behind a server: the requests of many trees are sent together, and each gets its own scores."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def checkpoint(small_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def logit(row: list[int]) -> float:
-    """What the server says of a row: each row of these tests gets a value of its own."""
+    """Return the server's logit of a row; it differs between all rows of these tests."""
     return sum((at + 1) * token for at, token in enumerate(row)) % 1009 / 500 - 1
 
 
 class Served:
-    """Behaves as a PPM's server that holds its first two requests until it is told to go on."""
+    """A PPM's server that holds its first two requests until `go_on` is set."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint, self.go_on = checkpoint, threading.Event()
         self.asked: list[list[list[int]]] = []
-        self.refuses: tuple[list[int], int] | None = None  # a row, and the status of every request that holds it
+        self.refuses: tuple[list[int], int] | None = None  # a row, and the status for requests with that row
 
     def __call__(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path != PATH:
@@ -62,7 +62,7 @@ def rows_of(checkpoint: Path, question: str) -> list[list[int]]:
 
 
 async def asked(scorer: PoolingScorer, served: Served) -> list[asyncio.Task[Any]]:
-    """Ask about two questions, then, while the server is at them, about all others."""
+    """Ask about two questions and, while the server works on them, about all others."""
     tasks = []
     for question in QUESTIONS[:AT_ONCE]:
         tasks.append(asyncio.create_task(scorer.score(question, [], STEPS)))
@@ -73,9 +73,7 @@ async def asked(scorer: PoolingScorer, served: Served) -> list[asyncio.Task[Any]
     return tasks
 
 
-async def test_what_trees_ask_while_the_server_works_is_its_next_request(
-    checkpoint: Path, http_server: Starter
-) -> None:
+async def test_what_trees_ask_while_the_server_works_is_sent_together(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
     async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
@@ -88,7 +86,7 @@ async def test_what_trees_ask_while_the_server_works_is_its_next_request(
         assert scores == pytest.approx([math.tanh(logit(row)) for row in rows_of(checkpoint, question)])
 
 
-async def test_a_request_holds_no_more_tokens_than_it_may(
+async def test_a_request_has_at_most_the_allowed_tokens(
     checkpoint: Path, http_server: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 8 * max(len(row) for question in QUESTIONS for row in rows_of(checkpoint, question))
@@ -102,11 +100,11 @@ async def test_a_request_holds_no_more_tokens_than_it_may(
     assert sum(map(len, served.asked)) == 40 and 6 <= len(served.asked) <= 8
 
 
-async def test_who_goes_away_is_not_asked_about_and_takes_nobody_along(checkpoint: Path, http_server: Starter) -> None:
+async def test_a_cancelled_request_is_not_sent_and_the_others_are(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
     async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         first, second, third, *others = await asked(scorer, served)
-        first.cancel()  # is being asked about
+        first.cancel()  # its request is in flight
         third.cancel()
         served.go_on.set()
         assert all(len(scores) == 2 for scores in await asyncio.gather(second, *others))
@@ -114,7 +112,7 @@ async def test_who_goes_away_is_not_asked_about_and_takes_nobody_along(checkpoin
 
 
 @pytest.mark.parametrize(("status", "error"), [(500, ScorerError), (400, UserError)])
-async def test_whose_request_is_refused_fails_alone(
+async def test_only_the_request_that_the_server_refuses_fails(
     checkpoint: Path, http_server: Starter, status: int, error: type[Exception]
 ) -> None:
     served = Served(checkpoint)
@@ -127,7 +125,7 @@ async def test_whose_request_is_refused_fails_alone(
     assert isinstance(found[7], error) and "a bad row" in str(found[7])
 
 
-async def test_who_still_waits_at_the_end_is_cancelled(checkpoint: Path, http_server: Starter) -> None:
+async def test_requests_that_still_wait_at_the_end_are_cancelled(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
     async with PoolingScorer(checkpoint, [http_server(served).url], domain=DOMAIN) as scorer:
         tasks = await asked(scorer, served)
@@ -136,14 +134,14 @@ async def test_who_still_waits_at_the_end_is_cancelled(checkpoint: Path, http_se
     served.go_on.set()
 
 
-async def test_each_replica_has_a_line_of_its_own(checkpoint: Path, http_server: Starter) -> None:
+async def test_each_replica_has_its_own_batches(checkpoint: Path, http_server: Starter) -> None:
     slow, quick = Served(checkpoint), Served(checkpoint)
     quick.go_on.set()
     urls = [http_server(served).url for served in (slow, quick)]
     async with PoolingScorer(checkpoint, urls, domain=DOMAIN) as scorer:
         tasks = [asyncio.create_task(scorer.score(question, [], STEPS)) for question in QUESTIONS * 2]
         done, waiting = await asyncio.wait(tasks, timeout=2)
-        assert done and waiting  # nobody waits for the slow one who did not ask it
+        assert done and waiting  # requests to the quick replica do not wait for the slow one
         slow.go_on.set()
         await asyncio.gather(*waiting)
 
@@ -154,7 +152,7 @@ async def test_each_replica_has_a_line_of_its_own(checkpoint: Path, http_server:
     assert sum(map(len, slow.asked)) + sum(map(len, quick.asked)) == len(QUESTIONS) * 2 * len(STEPS)
 
 
-async def test_an_answer_that_lacks_logits_is_one_line(checkpoint: Path, http_server: Starter) -> None:
+async def test_an_answer_without_all_logits_is_an_error_of_one_line(checkpoint: Path, http_server: Starter) -> None:
     served = Served(checkpoint)
 
     def short(path: str, body: dict[str, Any]) -> tuple[int, Any]:

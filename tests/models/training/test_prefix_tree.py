@@ -16,22 +16,22 @@ from models.training.prefix_tree import ROOT, PrefixTree
 TEXTS = [[5, 6, 7], [5, 6, 8, 9], [5, 6], [6, 7]]
 
 
-def test_a_common_beginning_is_laid_out_once() -> None:
-    trie = PrefixTree()
-    assert [trie.num_new(text) for text in TEXTS] == [3, 4, 2, 2]
-    places = [trie.add(text) for text in TEXTS]
-    assert trie.tokens == [5, 6, 7, 8, 9, 6, 7]
-    assert trie.parents == [ROOT, 0, 1, 1, 3, ROOT, 5]
+def test_a_common_prefix_is_stored_once() -> None:
+    tree = PrefixTree()
+    assert [tree.num_new(text) for text in TEXTS] == [3, 4, 2, 2]
+    places = [tree.add(text) for text in TEXTS]
+    assert tree.tokens == [5, 6, 7, 8, 9, 6, 7]
+    assert tree.parents == [ROOT, 0, 1, 1, 3, ROOT, 5]
     assert places == [2, 4, 1, 6]
-    assert trie.num_new([5, 6, 8, 1]) == 1
-    assert len(trie) == 7
+    assert tree.num_new([5, 6, 8, 1]) == 1
+    assert len(tree) == 7
 
 
-def test_a_token_sees_its_text_alone() -> None:
-    trie = PrefixTree()
+def test_a_token_attends_to_its_own_text_only() -> None:
+    tree = PrefixTree()
     for text in TEXTS:
-        trie.add(text)
-    inputs = trie.inputs()
+        tree.add(text)
+    inputs = tree.inputs()
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 2, 3, 0, 1]]
     sees = inputs["attention_mask"][0, 0]
     assert [(row == 0).nonzero()[:, 0].tolist() for row in sees] == [
@@ -46,25 +46,25 @@ def test_a_token_sees_its_text_alone() -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_scores_in_a_trie_are_those_of_the_texts_by_themselves(small_policy: Path, attention: str) -> None:
+def test_scores_in_a_tree_equal_those_of_the_separate_texts(small_policy: Path, attention: str) -> None:
     rng = random.Random(0)
     stems = [[rng.randrange(5, 100) for _ in range(30)] for _ in range(2)]
     texts = [[*stems[i % 2][: rng.randrange(5, 30)], *(rng.randrange(5, 100) for _ in range(9))] for i in range(12)]
-    model = ppm.from_policy(small_policy, pad_token_id=0, device="cpu").eval().double()  # the same on any CPU
+    model = ppm.from_policy(small_policy, pad_token_id=0, device="cpu").eval().double()  # so that CPUs agree
     model.set_attn_implementation(attention)
     torch.nn.init.normal_(model.score.weight)
-    trie = PrefixTree()
-    places = [trie.add(text) for text in texts]
-    assert len(trie) < sum(map(len, texts))
+    tree = PrefixTree()
+    places = [tree.add(text) for text in texts]
+    assert len(tree) < sum(map(len, texts))
     with torch.no_grad():
-        inputs = trie.inputs()
+        inputs = tree.inputs()
         inputs["attention_mask"] = inputs["attention_mask"].double()
         together = ppm.logits(model, ppm.states(model, places, **inputs))
         alone = [ppm.logits(model, ppm.states(model, [-1], input_ids=torch.tensor([text]))) for text in texts]
     assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-5)
 
 
-def test_the_groups_of_a_problem_are_laid_out_together_as_many_as_fit(small_policy: Path) -> None:
+def test_as_many_groups_of_a_problem_as_fit_are_in_one_example(small_policy: Path) -> None:
     tokenizer = load_tokenizer(small_policy)
     first = Group("q", ["Tom has 3.", "Tom has 4."], [(0, 1)], [1.0, -1.0])
     second = Group("q", ["Tom has 5.", "Tom has 3."], [(1, 0)], [1.0, -1.0])

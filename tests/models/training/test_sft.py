@@ -39,7 +39,7 @@ def test_prompt_and_output_stay_out_of_the_loss(small_policy: Path) -> None:
     assert partly["input_ids"] == row["input_ids"]
 
 
-async def test_the_policy_learns_to_write_the_steps_it_is_shown(small_policy: Path, tmp_path: Path) -> None:
+async def test_the_policy_learns_the_steps_that_it_is_trained_on(small_policy: Path, tmp_path: Path) -> None:
     train_sft.train(config(small_policy, tmp_path / "policy"), [(DOMAIN.prompt(QUESTION), RESPONSE)] * 8)
     async with TransformersPolicy(tmp_path / "policy", domain=DOMAIN, max_new_tokens=40, temperature=0) as policy:
         [step] = await policy.propose(QUESTION, (), num_candidates=1, seed=0)
@@ -66,7 +66,7 @@ def test_the_same_run_twice_gives_the_same_weights(small_policy: Path, tmp_path:
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
 
 
-def test_noise_on_the_embeddings_is_part_of_training_and_of_nothing_else(small_policy: Path, tmp_path: Path) -> None:
+def test_noise_on_the_embeddings_changes_the_training_but_adds_no_weights(small_policy: Path, tmp_path: Path) -> None:
     rows = [(DOMAIN.prompt(f"{QUESTION} {i}"), RESPONSE) for i in range(4)]
     for name, alpha in (("without", None), ("with", 5.0), ("again", 5.0)):
         train_sft.train(config(small_policy, tmp_path / name, epochs=1, neftune_noise_alpha=alpha), rows)
@@ -76,7 +76,7 @@ def test_noise_on_the_embeddings_is_part_of_training_and_of_nothing_else(small_p
     assert names[0] == names[1]
 
 
-def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) -> None:
+def test_packed_trajectories_do_not_attend_to_each_other(small_policy: Path) -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     model, tokenizer = load_policy(small_policy, device="cpu"), load_tokenizer(small_policy)
@@ -93,23 +93,23 @@ def test_trajectories_packed_together_do_not_see_each_other(small_policy: Path) 
 
 
 @pytest.mark.parametrize(("max_tokens", "rounds"), [(None, 4.0), (10_000, 4.0), (90, 3.0), (15, 0.5)])
-def test_a_budget_of_tokens_means_fewer_epochs(max_tokens: int | None, rounds: float) -> None:
+def test_a_budget_of_tokens_limits_the_epochs(max_tokens: int | None, rounds: float) -> None:
     changed = config(Path("base"), Path("out"), epochs=4, max_tokens=max_tokens)
     assert changed.num_epochs(30) == rounds
 
 
-def test_the_manifest_says_how_many_tokens_were_read(small_policy: Path, tmp_path: Path) -> None:
+def test_the_manifest_has_the_number_of_tokens_trained_on(small_policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "short"
     train_sft.train(config(small_policy, out, epochs=30, max_tokens=1000), [(DOMAIN.prompt(QUESTION), RESPONSE)] * 8)
     figures = json.loads((out / "manifest.json").read_text())["figures"]
     an_epoch = 8 * len(
         tokenize(load_tokenizer(small_policy), DOMAIN.prompt(QUESTION), RESPONSE, domain=DOMAIN)["input_ids"]
     )
-    assert figures["num_tokens"] == 2 * an_epoch  # up to the end of the step in which the budget is spent
+    assert figures["num_tokens"] == 2 * an_epoch  # the training ends with the step that uses up the budget
     assert an_epoch < 1000 < 2 * an_epoch
 
 
-def test_too_long_trajectories_are_dropped_and_counted_and_none_is_an_error(small_policy: Path, tmp_path: Path) -> None:
+def test_too_long_trajectories_are_dropped_and_none_left_is_an_error(small_policy: Path, tmp_path: Path) -> None:
     long = (DOMAIN.prompt("word " * 600), RESPONSE)
     train_sft.train(config(small_policy, tmp_path / "p", epochs=1), [long, (DOMAIN.prompt(QUESTION), RESPONSE)])
     figures = json.loads((tmp_path / "p" / "manifest.json").read_text())["figures"]
