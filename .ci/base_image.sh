@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes a tar of a minimal root with the Python that runs here, pip included: what python:3.11-slim is elsewhere.
+# Writes a tar of a minimal root file system with this machine's Python and pip. It replaces python:3.11-slim where no
+# registry can be reached.
 # usage: base_image.sh SCRATCH >root.tar
 set -euo pipefail
 root=$1
@@ -10,7 +11,7 @@ rm -rf "$root"
 mkdir -p "$root"/{bin,dev,etc/ssl/certs,home,lib64,proc,run,sbin,sys,tmp,usr/bin,usr/local,usr/sbin,var/tmp,root}
 chmod 1777 "$root/tmp" "$root/var/tmp"
 
-# The interpreter and its library, without what no step needs.
+# The interpreter and its library, without the parts that no step needs.
 left_out=(site-packages test idlelib tkinter turtledemo lib2to3 ensurepip/__pycache__)
 exclude=("--exclude=lib/$name/config-*" "--exclude=lib/$name/lib-dynload/_tkinter*")
 for part in "${left_out[@]}"; do exclude+=("--exclude=lib/$name/$part"); done
@@ -21,7 +22,7 @@ mkdir -p "$root/usr/local/lib/$name/site-packages"
 ln -s "$name" "$root/usr/local/bin/python3"
 ln -s python3 "$root/usr/local/bin/python"
 
-# The shared libraries they load, and those that wheels and the resolver load by name.
+# The shared libraries that they load, and those that wheels and the resolver load by name.
 {
   for file in "$home/bin/$name" "$root/usr/local/lib/$name"/lib-dynload/*.so; do ldd "$file" 2>/dev/null || true; done |
     sed -nE 's/.*=> (\/[^ ]+) .*/\1/p; s/^\s*(\/[^ ]+ld-[^ ]+) .*/\1/p'
@@ -35,7 +36,7 @@ ln -s python3 "$root/usr/local/bin/python"
   cp -L "$library" "$root$library"
 done
 
-# A shell and its tools, users, names, certificates.
+# A shell with its tools, users, name resolution, certificates.
 cp "$(command -v busybox)" "$root/bin/busybox"
 chroot "$root" /bin/busybox --install -s
 cp -L /bin/dash "$root/bin/dash"
@@ -47,7 +48,7 @@ if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
   cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
   printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' >"$root/etc/pip.conf"
 fi
-echo /usr/local/lib >"$root/etc/ld.so.conf" # an interpreter built elsewhere names its old home
+echo /usr/local/lib >"$root/etc/ld.so.conf" # for an interpreter that was built with another prefix
 ldconfig -r "$root"
 chroot "$root" /usr/local/bin/python3 -m ensurepip >/dev/null 2>&1
 tar -C "$root" -cf - .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A Docker engine for the tests, on a machine that has neither an engine nor a registry. Source it: `. .ci/engine.sh DIR`.
-# Exports DOCKER_HOST and RSTAR_BASE_IMAGE; the engine ends with the shell. An engine that answers already is used as it is.
+# A Docker engine for the tests, on a machine without an engine and without a registry. Source it: `. .ci/engine.sh DIR`.
+# It exports DOCKER_HOST and RSTAR_BASE_IMAGE. The engine stops with the shell. If an engine answers already, it is used.
 state=$(mkdir -p "$1" && cd "$1" && pwd)
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

@@ -1,8 +1,8 @@
-"""The demo's claims over several seeds: what a fresh run must show, as means, with a verdict a claim.
+"""The claims about the demo, as means over several seeds, and whether each holds.
 
     python -m bench.demo_seeds [--seeds 0 1 2] [--out runs/seeds] [--set KEY=VALUE ...]
 
-Runs that are there already are only read. Prints Markdown, for docs/results.md.
+Finished runs are only read. Prints Markdown for docs/results.md. The exit code is 1 if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEVELS = ("gsm", "math", "olympiad", "all")
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run's figures, percent; keys are (round, level) or a round."""
+    """The figures of one run, in percent, by (round, level) or by round."""
 
     coverage: dict[tuple[int, str], float]
     pass_at_1: dict[tuple[int, str], float]
@@ -56,16 +56,12 @@ def read_run(root: str) -> Figures:
     )
 
 
-def average(runs: list[Figures], pick: Callable[[Figures], float]) -> float:
-    return mean(pick(run) for run in runs)
-
-
 def claims(runs: list[Figures]) -> list[tuple[str, float, bool]]:
-    """Each claim, its figure and whether it holds."""
+    """Return each claim with its figure and whether it holds."""
     last = max(round for round, _ in runs[0].coverage)
 
     def at(table: str, key: object) -> float:
-        return average(runs, lambda run: getattr(run, table)[key])
+        return mean(getattr(run, table)[key] for run in runs)
 
     policy = [at("pass_at_1", (r, "all")) for r in range(1, last + 1)]
     drop = max(before - after for before, after in pairwise(policy))
@@ -75,11 +71,11 @@ def claims(runs: list[Figures]) -> list[tuple[str, float, bool]]:
     over_policy = at("systems", (last, "system")) - at("systems", (last, "pass@1"))
     over_majority = at("systems", (last, "system")) - at("systems", (last, "majority"))
     return [
-        ("olympiad coverage, last round less first (>= 30)", olympiad, olympiad >= 30),
-        ("policy pass@1, last round less first (>= 15)", policy[-1] - policy[0], policy[-1] - policy[0] >= 15),
-        ("largest fall of pass@1 between rounds (<= 2)", drop, drop <= 2),
-        ("search with the PPM less the policy alone (>= 10)", over_policy, over_policy >= 10),
-        ("search with the PPM less majority voting (>= 3)", over_majority, over_majority >= 3),
+        ("olympiad coverage, last round minus first (>= 30)", olympiad, olympiad >= 30),
+        ("policy pass@1, last round minus first (>= 15)", policy[-1] - policy[0], policy[-1] - policy[0] >= 15),
+        ("largest drop of pass@1 between rounds (<= 2)", drop, drop <= 2),
+        ("search with the PPM minus the policy alone (>= 10)", over_policy, over_policy >= 10),
+        ("search with the PPM minus majority voting (>= 3)", over_majority, over_majority >= 3),
         ("smallest rise of the PPM's pair accuracy between rounds (> 0)", rise, rise > 0),
     ]
 
@@ -98,7 +94,7 @@ def table(runs: list[Figures]) -> list[str]:
 
 
 def picture(runs: list[Figures]) -> str:
-    """The chart of docs/demo.svg: coverage and accuracy by round, as an SVG file."""
+    """Return docs/demo.svg: coverage and accuracy by round."""
     last = max(round for round, _ in runs[0].coverage)
 
     def line(name: str, table: str, key: Callable[[int], object], colour: int) -> Series:
@@ -116,16 +112,17 @@ def picture(runs: list[Figures]) -> str:
 
 
 def cell(runs: list[Figures], table: str, key: object) -> str:
-    found = [getattr(run, table)[key] for run in runs if key in getattr(run, table)]
-    return f"{mean(found):.1f}" if len(found) == len(runs) else ""
+    """Return the mean of a figure; empty unless every run has it."""
+    values = [getattr(run, table)[key] for run in runs if key in getattr(run, table)]
+    return f"{mean(values):.1f}" if len(values) == len(runs) else ""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default="runs/seeds")
+    parser.add_argument("--out", default="runs/seeds", help="folder for the runs")
     parser.add_argument("--picture", help="write the chart to this SVG file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     options = parser.parse_args()
     roots, walls = [str(Path(options.out) / f"seed-{seed}") for seed in options.seeds], []
     for seed, root in zip(options.seeds, roots, strict=True):
@@ -143,8 +140,8 @@ def main() -> int:
         print(f"\nright answers with a wrong step, round 1, {choice}: {mean(shares):.1f} %" if shares else "", end="")
     peak = max(run.peak_gib for run in runs)
     phases = ", ".join(f"{run.minutes:.1f}" for run in runs)
-    commands = ", ".join(f"{wall:.1f}" for wall in walls)  # a run that was there is only read
-    print(f"\n\nminutes: of the phases {phases}; of the commands just now {commands}; peak {peak:.1f} GiB\n")
+    commands = ", ".join(f"{wall:.1f}" for wall in walls)  # short for a finished run
+    print(f"\n\nminutes of the phases: {phases}; of the commands: {commands}; peak memory {peak:.1f} GiB\n")
     print("| claim (mean of the seeds) | figure | holds |\n|---|---|---|")
     results = claims(runs)
     for text, figure, holds in results:

@@ -1,9 +1,9 @@
-"""The same command twice, and 1 shard against 7: which trees of a round searched by a trained tiny policy differ?
+"""Determinism: the same command twice, and the trees of a trained tiny policy with 1 shard and with 7.
 
     python -m bench.determinism [--out runs/determinism] [--problems 40]
 
-Prints Markdown, for docs/results.md; exits 1 where two equal commands differ, or fewer than 99.9 % of the trees of
-1 and 7 shards are equal.
+Prints Markdown for docs/results.md. The exit code is 1 if the same command gives different tables, or if fewer than
+99.9 % of the trees are equal with 1 and 7 shards.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def run(root: Path, *, shards: int, problems: int) -> Path:
 
 
 def table(root: Path, name: str) -> pa.Table:
-    """A whole table of a run without timing and placement, rows by key."""
+    """Return a whole table of a run, sorted by key, without the columns about timing and placement."""
     return shards.comparable(pa.concat_tables(shards.read_table(url, name) for url in Run(root).files(name)), name)
 
 
 def equal_trees(one: Path, other: Path) -> tuple[int, int]:
-    """How many of the last round's trees are equal, row for row, and of how many."""
+    """Return how many trees of the last round are equal in both runs, and the number of trees."""
     left, right = (
         {key: rows.drop("model", "recipe") for key, rows in trees.group_by("problem_id", "tree", maintain_order=True)}
         for trees in (pl.from_arrow(table(root, "nodes")).filter(pl.col("round") == 2) for root in (one, other))
@@ -46,20 +46,20 @@ def equal_trees(one: Path, other: Path) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="runs/determinism")
-    parser.add_argument("--problems", type=int, default=40, help="of each level")
+    parser.add_argument("--out", default="runs/determinism", help="folder for the three runs")
+    parser.add_argument("--problems", type=int, default=40, help="training problems of each level")
     options = parser.parse_args()
     out = Path(options.out)
     first, again = (run(out / name, shards=1, problems=options.problems) for name in ("first", "again"))
-    cut = run(out / "seven", shards=7, problems=options.problems)
+    seven = run(out / "seven", shards=7, problems=options.problems)
     print("| compared | equal |\n|---|---|")
     same = True
     for name in TABLES:
         equal = table(first, name).equals(table(again, name))
         same &= equal
-        print(f"| the same command twice, table {name} | {'yes' if equal else 'NO'} |")
-    equal, total = equal_trees(first, cut)
-    print(f"| trees of 1 and 7 shards | {equal} of {total} ({100 * equal / total:.2f} %) |")
+        print(f"| table {name}, the same command twice | {'yes' if equal else 'NO'} |")
+    equal, total = equal_trees(first, seven)
+    print(f"| trees, 1 shard and 7 | {equal} of {total} ({100 * equal / total:.2f} %) |")
     return 0 if same and equal >= 0.999 * total else 1
 
 

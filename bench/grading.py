@@ -1,9 +1,10 @@
-"""Agreement of the judge with labelled answer pairs, by their source and kind, and every disagreement.
+"""Agreement of the judge with labelled answer pairs, by source and kind, and every disagreement.
 
-    python bench/grading.py answer_pairs.jsonl.gz
+    python -m bench.grading answer_pairs.jsonl.gz
 
-Rows are {id, prediction, gold, equal, kind, settings}. The labels follow their libraries' own conventions (options by
-letter, percentages by value, precision as a setting): full agreement is not the target, false positives are the bug.
+Rows are {id, prediction, gold, equal, kind, settings}. The labels follow the conventions of the libraries they come
+from: options by letter, percentages by value, precision as a setting. So full agreement is not the target; false
+positives are the bug.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Step executions a second on a fixed workload, the time a step takes, and what is left after many of them.
+"""Sandbox: steps per second on a fixed workload, the latency of a step, and leaks after many steps.
 
     python -m bench.sandbox_bench [--provider docker] [--soak 200000]
 
-The workload: 200 prefixes of 3 to 6 steps, 40 % of them with a sympy.solve, the rest arithmetic and number loops, and
-8 siblings for each last step. Beside it, in the same run, a serial warm `exec` of the joined code, which has no limits,
-no isolation and runs every prefix again. Prints Markdown, for docs/results.md.
+The workload has 200 prefixes of 3 to 6 steps and 8 siblings after each prefix. 40 % of the prefixes contain a
+sympy.solve; all other steps are arithmetic and loops. For comparison, the same run also executes the joined code with
+`exec`, warm and one after the other: without limits or isolation, and with every prefix run again for each step. Prints
+Markdown for docs/results.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sandbox.pool import Sandbox
 from sandbox.providers import open_sandbox
 
 NUM_PREFIXES, NUM_SIBLINGS, SYMPY_SHARE = 200, 8, 0.4
-AT_ONCE = 2  # trees in flight: one a worker, so that a step's time is not mostly queueing
+IN_FLIGHT = 2  # prefixes at a time, one per worker: with more, the latency would mostly be queueing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def loop(rng: random.Random) -> str:
 
 
 async def run_all(sandbox: Sandbox, jobs: list[Job], seconds: list[float]) -> None:
-    """Run every job; `seconds` gets the time of each execution as its caller sees it."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    """Run every job, and append the latency of each step to `seconds`."""
+    gate = asyncio.Semaphore(IN_FLIGHT)
 
     async def timed(parent: str | None, code: str) -> str:
         start = time.perf_counter()
@@ -92,7 +93,7 @@ async def run_all(sandbox: Sandbox, jobs: list[Job], seconds: list[float]) -> No
 
 
 def serial_exec(jobs: list[Job]) -> float:
-    """Seconds of running the joined code of every prefix and every sibling with exec, one after the other."""
+    """Return the seconds that `exec` takes for the joined code of each prefix and sibling, one after the other."""
     start = time.perf_counter()
     for each in jobs:
         ends = range(1, len(each.prefix) + 1)
@@ -104,8 +105,8 @@ def serial_exec(jobs: list[Job]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the sandbox holds of the machine."""
+class Usage:
+    """The resources that the sandbox uses."""
 
     megabytes: float
     files: int
@@ -113,7 +114,7 @@ class Held:
     containers: int
 
 
-def held(provider: str) -> Held:
+def usage(provider: str) -> Usage:
     this = psutil.Process()
     servers = [
         p
@@ -127,7 +128,7 @@ def held(provider: str) -> Held:
             ["docker", "ps", "-q", "--filter", "label=rstar.sandbox"], capture_output=True, text=True
         )
         containers = len(listed.stdout.split())
-    return Held(memory / 2**20, this.num_fds(), len(servers), containers)
+    return Usage(memory / 2**20, this.num_fds(), len(servers), containers)
 
 
 async def measure(provider: str, soak: int) -> None:
@@ -137,8 +138,8 @@ async def measure(provider: str, soak: int) -> None:
         started = time.perf_counter() - began
         execution = await sandbox.run(None, "import sympy\nsympy.solve(sympy.Symbol('x') - 3)")
         assert execution.verdict is Verdict.OK
-        rehearsed = time.perf_counter() - began
-        await run_all(sandbox, workload(seed=1), [])  # warm, with other steps
+        first_sympy = time.perf_counter() - began
+        await run_all(sandbox, workload(seed=1), [])  # warm-up with other steps
         seconds: list[float] = []
         began = time.perf_counter()
         await run_all(sandbox, jobs, seconds)
@@ -146,29 +147,30 @@ async def measure(provider: str, soak: int) -> None:
         metrics = sandbox.metrics()
         serial = min(serial_exec(jobs) for _ in range(2))
         ordered = sorted(seconds)
-        print(f"{provider}, {len(os.sched_getaffinity(0))} cores, {len(seconds)} executions\n")
+        print(f"{provider}, {len(os.sched_getaffinity(0))} cores, {len(seconds)} steps\n")
         print("| | |\n|---|---|")
-        print(f"| executions a second | {len(seconds) / wall:,.0f} |")
-        print(f"| serial warm exec of the joined code, a second | {len(seconds) / serial:,.0f} |")
+        print(f"| steps per second | {len(seconds) / wall:,.0f} |")
+        print(f"| serial warm exec of the joined code, per second | {len(seconds) / serial:,.0f} |")
         shown = (ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1])
-        print(f"| p50 / p99 / worst, ms | {' / '.join(f'{1e3 * x:.1f}' for x in shown)} |")
-        print(f"| start of the pool; until a first sympy step is answered, s | {started:.2f}; {rehearsed:.2f} |")
-        print(f"| share of the fast path | {100 * metrics['fast_path_share']:.0f} % |")
+        print(f"| latency p50 / p99 / worst, ms | {' / '.join(f'{1e3 * x:.1f}' for x in shown)} |")
+        print(f"| start of the pool; until the end of a first sympy step, s | {started:.2f}; {first_sympy:.2f} |")
+        print(f"| steps on the fast path | {100 * metrics['fast_path_share']:.0f} % |")
         if soak:
-            await soaked(sandbox, provider, jobs, soak)
+            await run_many(sandbox, provider, jobs, soak)
 
 
-async def soaked(sandbox: Sandbox, provider: str, jobs: list[Job], count: int) -> None:
+async def run_many(sandbox: Sandbox, provider: str, jobs: list[Job], count: int) -> None:
+    """Run the workload until `count` more steps have run; print the usage after its first and its last pass."""
     done, first = 0, None
     while done < count:
         seconds: list[float] = []
         await run_all(sandbox, jobs, seconds)
         done += len(seconds)
         for each in await asyncio.gather(*(sandbox.run(None, "import os") for _ in range(2))):
-            await sandbox.release(each.checkpoint or "")  # servers hear of what was released with their next step
-        first = first or (done, held(provider))
+            await sandbox.release(each.checkpoint or "")  # sends the earlier releases to the servers, with this step
+        first = first or (done, usage(provider))
         print(f"\r{done} of {count}", end="", file=sys.stderr)
-    for number, state in (first, (done, held(provider))):
+    for number, state in (first, (done, usage(provider))):
         print(f"| after {number:,} more: memory MB, files, processes, containers | "
               f"{state.megabytes:.0f}, {state.files}, {state.processes}, {state.containers} |")  # fmt: skip
 
@@ -176,7 +178,13 @@ async def soaked(sandbox: Sandbox, provider: str, jobs: list[Job], count: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--provider", default="docker", choices=("docker", "gvisor", "local"))
-    parser.add_argument("--soak", type=int, default=0, help="executions after which leaks would show")
+    parser.add_argument(
+        "--soak",
+        type=int,
+        default=0,
+        help="then run about N more steps, and print memory, files and processes",
+        metavar="N",
+    )
     options = parser.parse_args()
     try:
         asyncio.run(measure(options.provider, options.soak))

@@ -1,6 +1,7 @@
-"""Engines that answer by a hash of what they are asked, at once or in simulated time: the same trees whoever asks.
+"""Scripted engines: their answers are hashes of the requests, so every scheduler gets the same trees.
 
-A trajectory is some code steps, a last one, and an answer; one candidate in fourteen does not run.
+`Scripted` answers at once, `Simulated` after simulated time. A trajectory has some steps of code, a last one, and an
+answer; one step in fourteen fails.
 """
 
 from __future__ import annotations
@@ -14,44 +15,44 @@ from domains.mathematics.steps import END_OF_ANSWER, END_OF_CODE, StepKind, kind
 from rstar.protocols import Execution, Proposal, Verdict
 
 MEAN_STEPS = 5
-LIMIT = 2048.0  # tokens of a candidate
+MAX_TOKENS = 2048.0  # of a candidate
 
 
-async def at_once() -> None:
-    """Let every other tree go on first: all of them are in flight."""
+async def other_trees() -> None:
+    """Let the other trees go on first, so that all of them are in flight."""
     await asyncio.sleep(0)
 
 
 class Scripted:
-    """Policy, executor, scorer and judge; `num_expansions` counts what the policy was asked."""
+    """Policy, executor, scorer and judge; `num_expansions` counts the requests to the policy."""
 
     def __init__(self) -> None:
         self.num_expansions = 0
-        self._checkpoints = 0
+        self._num_checkpoints = 0
 
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
         self.num_expansions += 1
-        await at_once()
+        await other_trees()
         return proposals(prefix, num_candidates, seed)
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
-        await at_once()
-        return self.executed(code)
+        await other_trees()
+        return self.execution(code)
 
-    def executed(self, code: str) -> Execution:
+    def execution(self, code: str) -> Execution:
         if number(code) % 14 == 0:
             return Execution(Verdict.EXCEPTION, error="NameError: name 'total' is not defined (line 3)", seconds=0.004)
-        self._checkpoints += 1
+        self._num_checkpoints += 1
         output = f"{number(code) % 5}\n" if "print" in code else ""
-        return Execution(Verdict.OK, output, checkpoint=f"state-{self._checkpoints}", seconds=0.004)
+        return Execution(Verdict.OK, output, checkpoint=f"state-{self._num_checkpoints}", seconds=0.004)
 
     async def release(self, checkpoint: str) -> None:
         pass
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        await at_once()
+        await other_trees()
         return scores(candidates)
 
     async def equivalent(self, answer: str, other: str) -> bool:
@@ -61,7 +62,7 @@ class Scripted:
 
 
 def proposals(prefix: Sequence[str], num_candidates: int, seed: int) -> list[Proposal]:
-    """Steps of about 40 tokens; longer trajectories end more often."""
+    """Return steps of about 40 tokens. The longer the prefix, the more often the next step is the last one."""
     if prefix and kind_of(prefix[-1]) is StepKind.LAST_CODE:
         value = prefix[-1].rpartition("<output>")[2].partition("<")[0]
         text = f"\n<answer>From the result, we can see that the answer is \\boxed{{{value}}}.\n{END_OF_ANSWER}"
@@ -86,16 +87,18 @@ def scores(candidates: Sequence[str]) -> list[float]:
 
 
 def number(*parts: object) -> int:
+    """Return a hash of the parts that is the same in every process."""
     digest = blake2b(repr(parts).encode(), digest_size=6)
     return int.from_bytes(digest.digest(), "big")
 
 
 class Latencies:
-    """Times of a GPU server and a sandbox, in seconds; a hash of the request, so that no scheduler is luckier.
+    """Times of a GPU server and a sandbox, in seconds. A hash of the request decides them, not the scheduler.
 
-    A candidate's tokens are log-normal (median 45, sigma 0.7), and a share of `runaways` goes on to 2048; a request
-    lasts as long as its longest candidate, at 20 ms a token, and 50 ms for the prompt. Scoring a group: log-normal,
-    median 40 ms. A step of code: log-normal, median 8 ms, one in 200 runs into the limit of 2 s.
+    The tokens of a candidate are log-normal (median 45, sigma 0.7), except for a share of `runaways` with 2048 tokens.
+    A request lasts as long as its longest candidate, at 20 ms a token, plus 50 ms for the prompt. Scoring the
+    candidates of a node is log-normal with median 40 ms. A step of code is log-normal with median 8 ms; one in 200
+    reaches the limit of 2 s.
     """
 
     def __init__(self, runaways: float) -> None:
@@ -104,23 +107,23 @@ class Latencies:
     def propose(self, seed: int, num_candidates: int) -> float:
         rng = random.Random(seed)
         tokens = [
-            2048.0 if rng.random() < self._runaways else rng.lognormvariate(3.8, 0.7) for _ in range(num_candidates)
+            MAX_TOKENS if rng.random() < self._runaways else rng.lognormvariate(3.8, 0.7) for _ in range(num_candidates)
         ]
-        return 0.05 + 0.02 * min(2048.0, max(tokens))
+        return 0.05 + 0.02 * min(MAX_TOKENS, max(tokens))
 
-    def score(self, *asked: object) -> float:
-        return random.Random(number(*asked)).lognormvariate(-3.2, 0.4)
+    def score(self, *request: object) -> float:
+        return random.Random(number(*request)).lognormvariate(-3.2, 0.4)
 
-    def run(self, *asked: object) -> float:
-        rng = random.Random(number(*asked))
+    def run(self, *request: object) -> float:
+        rng = random.Random(number(*request))
         return 2.0 if rng.random() < 1 / 200 else min(2.0, rng.lognormvariate(-4.8, 0.9))
 
 
-Pause = Callable[[str, float], Awaitable[None]]  # kind of request, seconds of one slot
+Pause = Callable[[str, float], Awaitable[None]]  # the kind of request, and the seconds that it takes one slot
 
 
 class Simulated(Scripted):
-    """The same answers, after the time that `pause` takes for them."""
+    """The same engines, which answer after the time that `pause` takes."""
 
     def __init__(self, pause: Pause, runaways: float) -> None:
         super().__init__()
@@ -136,7 +139,7 @@ class Simulated(Scripted):
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
         await self._pause("run", self._latencies.run(code))
-        return self.executed(code)
+        return self.execution(code)
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
         await self._pause("score", self._latencies.score(question, prefix, candidates))

@@ -1,7 +1,7 @@
-"""An event loop whose clock jumps to the next timer: hours of waiting in seconds, the same each time.
+"""An event loop whose clock jumps to the next timer, and two schedulers for it.
 
-And two schedulers of the same requests in it: ours, where a request goes to a free slot when it is made, and lockstep,
-for comparison only, where all trees wait at each step for the slowest.
+`Slots` starts a request as soon as a slot is free. `Lockstep`, for comparison, holds each request until every tree
+waits. Simulated hours take seconds, with the same result each time.
 """
 
 from __future__ import annotations
@@ -11,43 +11,41 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-BARRIERS = ("run", "score", "propose")  # the order in which lockstep lets requests go: a step's end before the next
+BARRIERS = ("run", "score", "propose")  # the order in which Lockstep releases requests: a step ends before the next
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop without waiting; `at_rest` is called where nothing can go on, and says whether it changed that."""
+    """A loop that never waits. It calls `on_idle` when nothing is ready and no timer runs; True: something is now."""
 
-    def __init__(self, at_rest: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, on_idle: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self._now = 0.0
-        self._at_rest = at_rest
+        self._on_idle = on_idle
 
     def time(self) -> float:
         return self._now
 
     def _run_once(self) -> None:
-        if not self._ready and not self._scheduled and not self._at_rest():  # type: ignore[attr-defined]
-            raise RuntimeError("everything waits for ever")
+        if not self._ready and not self._scheduled and not self._on_idle():  # type: ignore[attr-defined]
+            raise RuntimeError("every task waits, and nothing can wake one")
         if not self._ready and self._scheduled:  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0]._when)  # type: ignore[attr-defined]
         super()._run_once()  # type: ignore[misc]
 
 
 class Slots:
-    """So many requests of each kind are served at once, the others wait in line."""
+    """Serves a fixed number of requests of each kind at the same time. Further requests wait in line."""
 
     def __init__(self, num_slots: dict[str, int]) -> None:
         self._gates = {kind: asyncio.Semaphore(count) for kind, count in num_slots.items()}
-        self.busy_seconds = dict.fromkeys(num_slots, 0.0)
 
     async def pause(self, kind: str, seconds: float) -> None:
         async with self._gates[kind]:
             await asyncio.sleep(seconds)
-            self.busy_seconds[kind] += seconds
 
 
 class Lockstep:
-    """One barrier a phase: requests are held until no tree can go on, then go together, and return together."""
+    """Holds all requests until no tree can go on, then starts those of one kind and returns them together."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
@@ -60,7 +58,7 @@ class Lockstep:
         await done
 
     def release(self) -> bool:
-        """Let the requests of one kind go; says whether there were any."""
+        """Start the held requests of one kind; return whether there were any."""
         for kind in BARRIERS:
             if self._held[kind]:
                 batch, self._held[kind] = self._held[kind], []
@@ -75,7 +73,7 @@ class Lockstep:
 
 
 def run_virtually(work: Coroutine[Any, Any, Result], loop: VirtualLoop) -> tuple[Result, float]:
-    """The result of `work`, and how many seconds of virtual time it took."""
+    """Return the result of `work`, and the virtual seconds that it took."""
     try:
         return loop.run_until_complete(work), loop.time()
     finally:

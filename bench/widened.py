@@ -1,8 +1,8 @@
-"""A larger model that says what a small one says, up to rounding: what a search costs on a GPU, with true texts.
+"""A larger model with the outputs of a small one, up to rounding: to measure a search on a GPU with realistic texts.
 
-The small model's weights are one corner of the large one's. What is new reads anything, at random, and its output
-counts for nothing: no column of an output projection, and no layer's, lets it through (arXiv 1511.05641 grows networks
-so). A forward pass costs what the large configuration costs.
+The weights of the small model are one corner of the large model's. The new units have random inputs, and zeros in the
+output projections hide their outputs (as in Net2Net, arXiv 1511.05641). A forward pass costs as much as that of any
+model of the large size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-HIDDEN, LAYERS, INTERMEDIATE = 768, 16, 3072  # with heads of 32: 138 million parameters
+HIDDEN, LAYERS, INTERMEDIATE = 768, 16, 3072  # 138 million parameters with attention heads of 32
 TO_RESIDUAL = ("o_proj.weight", "down_proj.weight")
 WITHIN_RESIDUAL = ("norm.weight", "layernorm.weight", "embed_tokens.weight", "lm_head.weight", "score.weight")
 
@@ -20,7 +20,7 @@ WITHIN_RESIDUAL = ("norm.weight", "layernorm.weight", "embed_tokens.weight", "lm
 def widen(
     checkpoint: Path, out: Path, *, hidden: int = HIDDEN, layers: int = LAYERS, intermediate: int = INTERMEDIATE
 ) -> int:
-    """Write the checkpoint `out`, the model of `checkpoint` in a larger one; return its number of parameters."""
+    """Write the widened model of `checkpoint` to `out`; return its number of parameters."""
     config = AutoConfig.from_pretrained(checkpoint)
     small_width, group = config.hidden_size, config.num_attention_heads // config.num_key_value_heads
     kind = AutoModelForSequenceClassification if hasattr(config, "rstar_head") else AutoModelForCausalLM
@@ -36,7 +36,7 @@ def widen(
         if name.endswith(TO_RESIDUAL) or name.endswith(WITHIN_RESIDUAL) or name.endswith("bias"):
             weight.zero_()
         if (corner := small.get(name)) is not None:
-            if name.endswith("norm.weight"):  # of a mean over more places, the new ones of them zero
+            if name.endswith("norm.weight"):  # the mean is over more units, and the new ones are zero
                 corner = corner * (small_width / hidden) ** 0.5
             weight[tuple(slice(0, size) for size in corner.shape)] = corner
     large.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The `rstar` command, one file a subcommand.
+"""The `rstar` command: one file for each larger subcommand, and what they share.
 
-The way in is `cli.main.main`. Nothing imports it.
+The way in is `cli.main.main`. No other room may import it.
 """

@@ -1,4 +1,4 @@
-"""`rstar benchmark`: a run's last models on a file of problems."""
+"""`rstar benchmark`: the accuracy of a run's last trained models on a file of problems."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.announce import announce_models
+from cli.announce import announce
 from cli.console import watching
-from cli.importing import name_bad_rows
+from cli.import_ import check_rows
 from domains.registry import find_domain
 from flows import plans
 from problems.sources.json_lines import import_problems
-from tasks.evaluation import examine
+from tasks.evaluation import evaluate_problems
 
 
 def benchmark_file(
-    file: Path, root: str, overrides: Sequence[str] = (), *, level: str | None, limit: int | None
+    file: Path, root: str, overrides: Sequence[str], *, level: str | None, limit: int | None
 ) -> list[dict[str, object]]:
-    """Return accuracy and tokens a problem by metric."""
-    recipe, models = plans.last_pair(root, overrides)
-    announce_models(models)
+    """Return one row for each metric: accuracy, and tokens per problem."""
+    recipe, models = plans.last_models(root, overrides)
+    announce(recipe, models)
     imported = import_problems(file, domain=find_domain(recipe.domain), level=level)
-    name_bad_rows(file, imported)
+    check_rows(file, imported)
     problems = list(imported.problems[:limit])
-    exam = plans.examination(recipe)
+    round, settings = plans.last_trained_round(recipe, root), plans.evaluation_settings(recipe)
     with watching(len(recipe.rounds)):
         rows = asyncio.run(
-            examine(problems, plans.last_round(recipe, root), models=models, sandbox=plans.sandbox(recipe), exam=exam)
+            evaluate_problems(problems, round, models=models, sandbox=plans.sandbox(recipe), settings=settings)
         )
     by_metric = defaultdict(list)
     for row in rows:
@@ -36,10 +36,10 @@ def benchmark_file(
     return [
         {
             "metric": metric,
-            "problems": len(of_metric),
-            "correct": sum(row["correct"] for row in of_metric),
-            "accuracy %": 100.0 * sum(row["correct"] for row in of_metric) / len(of_metric),
-            "tokens a problem": sum(row["num_tokens"] for row in of_metric) / len(of_metric),
+            "problems": len(attempts),
+            "correct": sum(row["correct"] for row in attempts),
+            "accuracy %": 100.0 * sum(row["correct"] for row in attempts) / len(attempts),
+            "tokens per problem": sum(row["num_tokens"] for row in attempts) / len(attempts),
         }
-        for metric, of_metric in by_metric.items()
+        for metric, attempts in by_metric.items()
     ]

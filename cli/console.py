@@ -1,6 +1,6 @@
-"""The terminal: Rich bars over the tasks' progress, with counts and the time left.
+"""The terminal: progress bars, tables, and the two consoles, for results and for messages.
 
-One bar a stage of the round at work; a finished stage leaves one line. Prefect's own log stays quiet.
+There is one bar for each stage of the current round. A finished stage leaves one line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 @contextmanager
 def watching(num_rounds: int) -> Iterator[None]:
-    """Show every stage that tasks report while the block runs."""
+    """Show the progress of every stage that tasks report while the block runs."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -37,50 +37,41 @@ def watching(num_rounds: int) -> Iterator[None]:
         ids: dict[tuple[int, str], TaskID] = {}
         finished: set[tuple[int, str]] = set()
 
-        def show(move: Progress) -> None:
-            key, label = (move.round, move.stage), f"round {move.round}/{num_rounds}  {move.stage:<15}"
+        def show(progress: Progress) -> None:
+            key = (progress.round, progress.stage)
+            label = f"round {progress.round}/{num_rounds}  {progress.stage:<15}"
             if key in finished:
                 return
             if key not in ids:
-                ids[key] = bars.add_task(label, total=move.total or None, note="")
-            bars.update(ids[key], completed=move.done, total=move.total or None, note=move.note)
-            if move.total and move.done >= move.total:
+                ids[key] = bars.add_task(label, total=progress.total or None, note="")
+            bars.update(ids[key], completed=progress.done, total=progress.total or None, note=progress.note)
+            if progress.total and progress.done >= progress.total:
                 finished.add(key)
                 seconds = bars.tasks[bars.task_ids.index(ids[key])].elapsed or 0.0
                 bars.remove_task(ids[key])
-                console.print(f"{label} {move.done:>5} of {move.total:<5} {seconds:6.1f} s  {move.note}")
+                counts = f"{progress.done:>5} of {progress.total:<5}"
+                console.print(f"{label} {counts} {seconds:6.1f} s  {progress.note}")
 
         with listening(show):
             yield
 
 
 def print_rows(rows: list[dict[str, object]], title: str = "") -> None:
-    """Print rows of equal keys as a table."""
+    """Print rows, all with the same keys, as a table."""
     if not rows:
         console.print(f"{title}: no rows" if title else "no rows", markup=False)
         return
     table = Table(title=Text(title) if title else None)
     for name in rows[0]:
-        table.add_column(Text(name))
+        table.add_column(Text(name), overflow="fold")
     for row in rows:
-        # Text, so that a step with [brackets] is not taken for markup.
+        # Text keeps Rich from reading [brackets] in a step as markup.
         table.add_row(*(Text(cell(value)) for value in row.values()))
     console.print(table)
 
 
 def cell(value: object) -> str:
-    """Render one value: fractions with three digits, nothing for null."""
+    """Return a value as text: floats with three digits, null as nothing."""
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else visible(str(value))
-
-
-def announce_sandbox(provider: str, say: Console) -> None:
-    """Say where steps run where that is no container; why, without the advice for those who asked for Docker."""
-    from sandbox.providers import choose
-
-    chosen, reason = choose(provider)
-    if chosen == "local":
-        reason = reason.removeprefix("sandbox: ").partition("; start one")[0]
-        because = f" ({reason}; see: rstar doctor)" if reason else " (see: rstar doctor)"
-        say.print(f"steps run in the local sandbox, which does not stop an attacker{because}", markup=False)

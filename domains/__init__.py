@@ -1,4 +1,4 @@
-"""Domains: what a kind of task is made of, and nothing else knows: step format, prompts, judge.
+"""Domains: the kinds of tasks, each with its step format, prompts and judge. No other room knows these.
 
-The way in is `domains.registry.find_domain`; `domains.protocol` says what a domain has. Imports rstar only.
+The way in is `domains.registry.find_domain`. `domains.protocol` defines what a domain has. Imports rstar only.
 """

@@ -1,6 +1,6 @@
-"""What a domain is made of; everything outside it works for any domain.
+"""The interface of a domain. All code outside of a domain works with any domain.
 
-`rstar.protocols.StepFormat` is the part that the search needs. The rest is for engines, training and people.
+`rstar.protocols.StepFormat` is the part that the search needs. Engines, training and reports need the rest.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ Part = Literal["code", "output", "answer"]
 
 
 class Domain(StepFormat, Protocol):
-    """A kind of task: mathematics, or programs that must pass their tests."""
+    """A kind of task, such as mathematics, or programs that must pass unit tests."""
 
     @property
     def name(self) -> str:
-        """The name in the recipe."""
+        """Name of the domain in recipes."""
         ...
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The markers that end a step: an engine stops generating at the first."""
+        """Markers that end a step. An engine stops generating at the first one."""
         ...
 
     @property
     def boundary(self) -> re.Pattern[str]:
-        """Matches the empty string wherever no token may reach across: at the ends of steps and outputs."""
+        """Pattern that matches the empty string where a token must end: at the ends of steps and outputs."""
         ...
 
     def prompt(self, question: str) -> str:
-        """Return the zero-shot prompt after SFT: the same bytes in training, search and scoring."""
+        """Return the zero-shot prompt of a fine-tuned policy: the same bytes in training, search and scoring."""
         ...
 
     def few_shot_prompt(self, question: str) -> str:
@@ -42,29 +42,29 @@ class Domain(StepFormat, Protocol):
         ...
 
     def split(self, response: str) -> list[str]:
-        """Split a whole response into rendered steps, whose concatenation is the response byte for byte."""
+        """Split a whole response into rendered steps, which join to the response byte for byte."""
         ...
 
     def output_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character spans that the executor wrote, not the policy: they stay out of the SFT loss."""
+        """Return the character spans of outputs, which the executor wrote: they are left out of the SFT loss."""
         ...
 
     def with_stop(self, text: str) -> str:
-        """Return a finished step whose server kept back the marker at which it stopped, with that marker."""
+        """Add the end marker to a finished step, for engines that do not return the stop string."""
         ...
 
     def parts(self, steps: Iterable[str]) -> Iterator[tuple[Part, str]]:
-        """Yield what rendered steps consist of, without their markers, for people to read."""
+        """Yield the parts of rendered steps without markers, for display."""
         ...
 
     def final_answer(self, text: str) -> str | None:
-        """Return the final answer that a solution's text states; None where it states none."""
+        """Return the final answer of a solution's text; None if it has none."""
         ...
 
     def readable(self, answers: Sequence[str]) -> list[bool]:
-        """Say of each ground truth whether an answer can be compared with it at all. Blocks."""
+        """Return for each ground truth whether answers can be compared with it. Blocks."""
         ...
 
     def judge(self, executor: Executor) -> AbstractAsyncContextManager[Judge]:
-        """Open the judge of answers; one that has to run code runs it in `executor`."""
+        """Open the judge of answers. If it has to run code, it does so in `executor`."""
         ...

@@ -1,4 +1,4 @@
-"""The domains by name; adding one touches its own folder and this table."""
+"""The domains by name. A new domain needs its own folder and a line in this table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOMAINS = {
 
 
 def find_domain(name: str) -> Domain:
-    """Load a domain; each module has its one as DOMAIN. Raises UserError for an unknown name."""
+    """Load a domain: the DOMAIN of its module. Raises UserError for an unknown name."""
     if name not in DOMAINS:
         raise UserError(f"domain: got {name!r}; allowed: {', '.join(DOMAINS)}")
     domain: Domain = import_module(DOMAINS[name]).DOMAIN

@@ -1,4 +1,4 @@
-"""Flows: the paper on a few pages (evolution, round, shard), and the recipe that holds every number of a run.
+"""Flows: the paper on a few pages (evolution, round, shard), and the recipe, which holds every number of a run.
 
-The way in is `flows.evolution.evolution`. Prefect is imported here and in tasks/ only; never imports cli or serve.
+The way in is `flows.evolution.evolution`. Never imports cli or serve.
 """

@@ -1,95 +1,34 @@
-"""What a recipe means for the tasks of a round: which models, how hard a search, which training.
+"""The arguments of tasks, from the recipe of a run: which models, which searches, which training data.
 
-Tasks know no recipe: they are handed the values below.
+Tasks do not know the recipe. They get the values that these functions return.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flows.recipe import IN_FLIGHT, EngineSection, Recipe, RoundSection, apply_override, check_recipe
+from flows.recipe import Recipe, RoundSection
+from flows.run_recipe import read_recipe
 from rstar.annotation import Annotation
-from rstar.inference.solving import Budget
+from rstar.inference.budget import Budget
 from rstar.protocols import UserError
 from rstar.search import SearchSettings
 from store import files
-from store.layout import Run, check_format
-from tasks.evaluation import Examination
-from tasks.lib.engines import RULES, Engine, Models, Sandbox, find_checkpoint
+from store.layout import Run
+from tasks.evaluation import EvaluationSettings
+from tasks.lib.engines import RULES, EngineSettings, Models, SandboxSettings, find_checkpoint
 from tasks.problems import ProblemSource
-from tasks.rollouts import Effort
+from tasks.rollouts import SearchPlan
 
 
-def keep_recipe(recipe: Recipe, root: str) -> None:
-    """Write the recipe into the run's folder, or make sure that the one there is the same."""
-    run = Run(root)
-    if not files.exists(run.recipe):
-        files.write_bytes(run.recipe, (recipe.model_dump_json(indent=1) + "\n").encode())
-        return
-    there = recipe_of(root)
-    if there.hash != recipe.hash:
-        raise UserError(
-            f"{run.root} holds a run of another recipe ({difference(there, recipe)}); "
-            "give another --out, or the recipe it was started with"
-        )
-    if there.run.shards != recipe.run.shards:
-        raise UserError(f"{run.root} was cut into run.shards = {there.run.shards}, not {recipe.run.shards}; keep it so")
-    if there.engine != recipe.engine:  # endpoints may have moved
-        kept = there.model_copy(update={"engine": recipe.engine})
-        files.write_bytes(run.recipe, (kept.model_dump_json(indent=1) + "\n").encode())
-
-
-def recipe_of(root: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read the recipe of a run, with `key=value` overrides that are not kept."""
-    run = Run(root)
-    url = run.recipe
-    if not files.exists(url):
-        raise UserError(f"{root}: no run there (recipe.json is missing); start one with `rstar evolve`")
-    try:
-        content = json.loads(files.read_bytes(url))
-    except ValueError:
-        raise UserError(f"{url}: not JSON; restore it, or give another run") from None
-    check_format(run)
-    for override in overrides:
-        apply_override(content, override)
-    return check_recipe(content, name=f"{url} with --set {' '.join(overrides)}" if overrides else url)
-
-
-def difference(one: Recipe, other: Recipe) -> str:
-    """Name the first key in which two recipes differ."""
-    left, right = (flat(recipe.model_dump(mode="json")) for recipe in (one, other))
-    keys = [key for key in left | right if left.get(key) != right.get(key) and key not in PLACEMENT]
-    return (
-        f"{keys[0]} is {left.get(keys[0])!r} there and {right.get(keys[0])!r} here" if keys else "its keys are the same"
-    )
-
-
-PLACEMENT = (
-    *("run.name", "run.shards", "run.workers", "run.dispatch"),
-    *(f"search.{key}" for key in IN_FLIGHT),
-    *(f"engine.{key}" for key in EngineSection.model_fields if key != "kind"),
-)
-
-
-def flat(value: object, prefix: str = "") -> dict[str, object]:
-    """Flatten nested sections to dotted keys, rounds counted from 1."""
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = [(str(number), item) for number, item in enumerate(value, start=1)]
-    else:
-        return {prefix: value}
-    nested = [flat(item, f"{prefix}.{key}" if prefix else key) for key, item in items]
-    return {key: item for part in nested for key, item in part.items()}
-
-
-def section(recipe: Recipe, round: int) -> RoundSection:
+def round_section(recipe: Recipe, round: int) -> RoundSection:
+    """Return the section of a round; rounds count from 1."""
     return recipe.rounds[round - 1]
 
 
 def problem_source(recipe: Recipe, split: str) -> ProblemSource:
+    """Return where the problems of a split (train or test) come from."""
     problems = recipe.problems
     if split == "train":
         return ProblemSource(problems.train, problems.train_file, problems.level, problems.max_train, recipe.domain)
@@ -97,33 +36,46 @@ def problem_source(recipe: Recipe, split: str) -> ProblemSource:
 
 
 def search_models(recipe: Recipe, root: str, round: int) -> Models:
-    """Name the models that a round searches with: mostly those of the round before."""
-    spec, run = section(recipe, round), Run(root)
+    """Return the models that a round searches with, which the round before trained unless its policy is another."""
+    section, run = round_section(recipe, round), Run(root)
     policies = {
         "bootstrap": recipe.model.bootstrap,
         "base": recipe.model.base,
         "previous": run.models(round - 1, "policy"),
     }
-    ppm = run.models(round - 1, "ppm") if spec.scorer == "previous" else None
-    few_shot = spec.policy == "bootstrap" and recipe.model.bootstrap_prompt == "few_shot"
-    found = models(recipe, policies[spec.policy], ppm, spec.temperature, root)
-    if spec.policy == "bootstrap":
-        found = replace(found, engine=replace(found.engine, urls=tuple(recipe.engine.bootstrap_urls)))
-    return replace(found, few_shot=few_shot)
+    ppm = run.models(round - 1, "ppm") if section.scorer == "previous" else None
+    searching = models(recipe, policies[section.policy], ppm, section.temperature, root)
+    if section.policy != "bootstrap":
+        return searching
+    return replace(
+        searching,
+        engine=replace(searching.engine, urls=tuple(recipe.engine.bootstrap_urls)),
+        few_shot=recipe.model.bootstrap_prompt == "few_shot",
+    )
+
+
+def synthesis_models(recipe: Recipe, root: str, round: int) -> Models:
+    """Return the models that solve the new problems of a round: the policy of its search, without a PPM."""
+    return search_models(recipe, root, round).without_ppm().with_temperature(recipe.synthesis.temperature)
 
 
 def trained_models(recipe: Recipe, root: str, round: int) -> Models:
-    """Name the models that a round leaves: those it trained, or the one it searched with; round 0 is the base."""
+    """Return the models that are evaluated after a round: those it trained, or else the policy it searched with.
+
+    Round 0 has the base model.
+    """
     run = Run(root)
     if round == 0:
         return models(recipe, recipe.model.base, None, recipe.evaluation.temperature, root)
-    if not section(recipe, round).train_policy:
+    section = round_section(recipe, round)
+    if not section.train_policy:
         return search_models(recipe, root, round).without_ppm()
-    ppm = run.models(round, "ppm") if section(recipe, round).train_ppm else None
+    ppm = run.models(round, "ppm") if section.train_ppm else None
     return models(recipe, run.models(round, "policy"), ppm, recipe.evaluation.temperature, root)
 
 
 def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, root: str = "") -> Models:
+    """Return a policy and a PPM with the recipe's limits and engine."""
     return Models(
         policy=policy if policy == RULES else find_checkpoint(policy),
         ppm=ppm,
@@ -134,33 +86,84 @@ def models(recipe: Recipe, policy: str, ppm: str | None, temperature: float, roo
         device=device(recipe),
         seed=recipe.run.seed,
         domain=recipe.domain,
-        engine=engine(recipe, root),
+        engine=_engine(recipe, root),
     )
 
 
-def engine(recipe: Recipe, root: str) -> Engine:
-    """Say what answers for the models; servers write their logs into the run's folder where that is on this disk."""
-    spec = recipe.engine.model_dump(exclude={"bootstrap_urls", "policy_urls", "ppm_urls"})
+def _engine(recipe: Recipe, root: str) -> EngineSettings:
+    """Return the engine. Servers write their logs to the folder of the run, unless that is in an object store."""
+    section = recipe.engine.model_dump(exclude={"bootstrap_urls", "policy_urls", "ppm_urls"})
     log_dir = Run(root).path("logs") if root and not files.is_remote(root) else ""
-    return Engine(
-        urls=tuple(recipe.engine.policy_urls), ppm_urls=tuple(recipe.engine.ppm_urls), log_dir=log_dir, **spec
-    )
+    urls, ppm_urls = tuple(recipe.engine.policy_urls), tuple(recipe.engine.ppm_urls)
+    return EngineSettings(urls=urls, ppm_urls=ppm_urls, log_dir=log_dir, **section)
 
 
 def device(recipe: Recipe) -> str:
-    """Name the device of engines and training; empty: a GPU where there is one."""
+    """Return the device of engines and training; empty means a GPU if there is one."""
     return "" if recipe.model.device == "auto" else recipe.model.device
 
 
 def base_model(recipe: Recipe) -> str:
+    """Return the checkpoint of the base model. Raises UserError if it is missing."""
     return find_checkpoint(recipe.model.base)
 
 
-def sandbox(recipe: Recipe) -> Sandbox:
-    return Sandbox(**recipe.sandbox.model_dump())
+def sandbox(recipe: Recipe) -> SandboxSettings:
+    """Return where the code of steps runs, and its limits."""
+    return SandboxSettings(**recipe.sandbox.model_dump())
 
 
-def settings(recipe: Recipe, num_rollouts: int, num_candidates: int, annotation: Annotation) -> SearchSettings:
+def search_plan(recipe: Recipe, round: int) -> SearchPlan:
+    """Return how long a round searches each problem."""
+    section = round_section(recipe, round)
+    more_rollouts = (section.hard_rollouts, *section.unsolved_rollouts)
+    return SearchPlan(
+        settings=_search_settings(recipe, section.num_rollouts, section.num_candidates, Annotation(section.annotation)),
+        seed=round_seed(recipe, round),
+        more_rollouts=tuple(num_rollouts for num_rollouts in more_rollouts if num_rollouts),
+        extra_trees=section.extra_trees,
+        max_in_flight=recipe.search.max_in_flight,
+        max_tokens_in_flight=recipe.search.max_tokens_in_flight,
+    )
+
+
+def evaluation_settings(recipe: Recipe, round: int | None = None) -> EvaluationSettings:
+    """Return how the models of a round are evaluated: with the same settings and seed in all rounds.
+
+    The exception is `system_problems`, which limits all rounds but the last. Without a round there is no limit.
+    """
+    section = recipe.evaluation
+    return EvaluationSettings(
+        search=inference_settings(recipe),
+        seed=recipe.run.seed,
+        top_k=section.top_k,
+        majority=section.majority,
+        methods=tuple(section.methods),
+        beam_width=section.beam_width,
+        num_system_problems=None if round in (None, len(recipe.rounds)) else section.system_problems,
+        heldout_pairs=section.pair_problems > 0,
+        max_in_flight=recipe.search.max_in_flight,
+    )
+
+
+def inference_settings(recipe: Recipe) -> SearchSettings:
+    """Return the settings of deep thinking."""
+    section = recipe.evaluation
+    return _search_settings(recipe, section.num_rollouts, section.num_candidates, Annotation.INFERENCE)
+
+
+def budget(recipe: Recipe) -> Budget:
+    """Return the default budget of deep thinking: as many trajectories as in the evaluation."""
+    return Budget(trajectories=recipe.evaluation.num_rollouts)
+
+
+def pair_settings(recipe: Recipe) -> SearchSettings:
+    """Return the settings of the search for held-out pairs."""
+    section = recipe.evaluation
+    return _search_settings(recipe, section.pair_rollouts, section.pair_candidates, Annotation.TERMINAL)
+
+
+def _search_settings(recipe: Recipe, num_rollouts: int, num_candidates: int, annotation: Annotation) -> SearchSettings:
     return SearchSettings(
         num_rollouts=num_rollouts,
         num_candidates=num_candidates,
@@ -171,83 +174,50 @@ def settings(recipe: Recipe, num_rollouts: int, num_candidates: int, annotation:
     )
 
 
-def effort(recipe: Recipe, round: int) -> Effort:
-    spec = section(recipe, round)
-    return Effort(
-        settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation(spec.annotation)),
-        seed=round_seed(recipe, round),
-        more_rollouts=tuple(count for count in (spec.hard_rollouts, *spec.unsolved_rollouts) if count),
-        extra_trees=spec.extra_trees,
-        max_in_flight=recipe.search.max_in_flight,
-        max_tokens_in_flight=recipe.search.max_tokens_in_flight,
-    )
-
-
-def examination(recipe: Recipe, round: int | None = None) -> Examination:
-    """The same examination, seed included, in every round; before the last the whole system may be asked less."""
-    spec = recipe.evaluation
-    return Examination(
-        settings=settings(recipe, spec.num_rollouts, spec.num_candidates, Annotation.INFERENCE),
-        seed=recipe.run.seed,
-        top_k=spec.top_k,
-        majority=spec.majority,
-        methods=tuple(spec.methods),
-        beam_width=spec.beam_width,
-        num_system=None if round in (None, len(recipe.rounds)) else spec.system_problems,
-        heldout_pairs=spec.pair_problems > 0,
-        max_in_flight=recipe.search.max_in_flight,
-    )
-
-
-def budget(recipe: Recipe) -> Budget:
-    """Think as long as the evaluation does, where nobody says otherwise."""
-    return Budget(trajectories=recipe.evaluation.num_rollouts)
-
-
-def pair_settings(recipe: Recipe) -> SearchSettings:
-    spec = recipe.evaluation
-    return settings(recipe, spec.pair_rollouts, spec.pair_candidates, Annotation.TERMINAL)
-
-
 def makes_heldout_pairs(recipe: Recipe, round: int) -> bool:
-    """Whether the round's policy is the first that is trained: all PPMs are measured on its mistakes."""
-    trained = [spec.train_policy for spec in recipe.rounds[:round]]
+    """Return whether a round makes the held-out pairs: the first one that trains a policy does."""
+    trained = [section.train_policy for section in recipe.rounds[:round]]
     return recipe.evaluation.pair_problems > 0 and trained[-1] and not any(trained[:-1])
 
 
 def round_seed(recipe: Recipe, round: int) -> int:
+    """Return the seed of a round."""
     return recipe.run.seed * 1000 + round
 
 
 def synthesis_seed(recipe: Recipe, round: int) -> int:
-    """Keep apart from the search's seed, so that a label is not confirmed by the very samples it came from."""
+    """Return the seed of a round's synthesis. It differs from that of the search.
+
+    With equal seeds the search would repeat the samples that gave a synthetic problem its label.
+    """
     return round_seed(recipe, round) + 500
 
 
 def training_rounds(round: int, *, accumulate: bool) -> list[int]:
+    """Return the rounds whose data a round trains on."""
     return list(range(1, round + 1)) if accumulate else [round]
 
 
-def last_pair(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
-    """Name the models of the last round that trained any, asked as the run's recipe says with `overrides`."""
-    recipe = recipe_of(root, overrides)
-    return recipe, trained_models(recipe, root, last_round(recipe, root))
+def last_models(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
+    """Return the recipe of a run, with overrides, and the models of the last round that has trained models."""
+    recipe = read_recipe(root, overrides)
+    return recipe, trained_models(recipe, root, last_trained_round(recipe, root))
 
 
-def thinking_pair(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
-    """Name a run's last models, where they are a policy and a PPM."""
-    recipe, models = last_pair(root, overrides)
+def thinking_models(root: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Models]:
+    """Return the same as `last_models`. Raises UserError if there is no PPM, which deep thinking needs."""
+    recipe, models = last_models(root, overrides)
     if models.ppm is None:
         raise UserError(f"{root}: its last round has no PPM, which deep thinking needs")
     return recipe, models
 
 
-def last_round(recipe: Recipe, root: str) -> int:
-    """Find the last round whose models are trained."""
+def last_trained_round(recipe: Recipe, root: str) -> int:
+    """Return the last round whose models are trained. Raises UserError if there is none."""
     run = Run(root)
     for round in range(len(recipe.rounds), 0, -1):
-        spec = section(recipe, round)
-        kinds = ("policy",) * spec.train_policy + ("ppm",) * spec.train_ppm
+        section = round_section(recipe, round)
+        kinds = ("policy",) * section.train_policy + ("ppm",) * section.train_ppm
         if kinds and all(files.exists(f"{run.models(round, kind)}/manifest.json") for kind in kinds):
             return round
-    raise UserError(f"{root}: no round of it has trained models yet; resume it with `rstar evolve`")
+    raise UserError(f"{root}: no round has trained models yet; resume the run with `rstar evolve`")

@@ -1,4 +1,4 @@
-"""A solution as people and programs read them: in a terminal, in Markdown, in JSON."""
+"""A solution for the terminal, in Markdown and in JSON."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from domains.protocol import Domain
-from rstar.inference.solving import Ending, Solution
+from rstar.inference.solution import Ending, Solution
 from rstar.inference.thinking import ScoredTrajectory
 
-ENDINGS = {Ending.CLOSED: ", nothing was left to try", Ending.STOPPED: ", stopped"}
+ENDINGS = {Ending.CLOSED: ", tree exhausted", Ending.STOPPED: ", stopped"}
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line breaks
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line feed
 
 
 def visible(text: str) -> str:
-    """Write the control characters of a text out: a terminal would obey those that a step printed."""
-    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    r"""Replace control characters by escapes such as \x1b. A step may have printed them, and a terminal would obey."""
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def terminal(steps: Sequence[str], domain: Domain, *, colour: bool) -> RenderableType:
-    """Lay steps out for a terminal; without colour as plain text."""
+    """Render steps for a terminal: code with syntax colours, or plain text."""
     lines: list[RenderableType] = []
-    for kind, written in domain.parts(steps):
-        text = visible(written)
+    for kind, part in domain.parts(steps):
+        text = visible(part)
         if kind == "code":
             lines.append(Syntax(text, "python", background_color="default", word_wrap=True) if colour else Text(text))
         else:
@@ -37,7 +37,7 @@ def terminal(steps: Sequence[str], domain: Domain, *, colour: bool) -> Renderabl
 
 
 def markdown(steps: Sequence[str], domain: Domain) -> str:
-    """Write steps as one code block, its output, and the sentence with the answer."""
+    """Return steps as one block of code, its output, and the sentence with the answer."""
     parts = list(domain.parts(steps))
     program = "\n\n".join(text for kind, text in parts if kind == "code")
     blocks = [_fenced(program, "python")] if program else []
@@ -53,7 +53,7 @@ def _fenced(text: str, language: str = "") -> str:
 
 
 def cost(solution: Solution) -> str:
-    """Say in a line what a solution took, and why it ended where that was not its budget."""
+    """Return one line with the cost of a solution and, unless its budget ended it, the reason."""
     rollouts = f"{solution.num_rollouts} rollout{'s' if solution.num_rollouts != 1 else ''}"
     return (
         f"{rollouts}, {solution.num_trajectories} with an answer, {solution.num_tokens} tokens, "
@@ -62,7 +62,7 @@ def cost(solution: Solution) -> str:
 
 
 def summary(solution: Solution) -> dict[str, Any]:
-    """Return everything but the steps, as JSON can hold it."""
+    """Return everything except the steps as JSON values."""
     return {
         "answer": solution.best.answer if solution.best else None,
         "score": solution.best.score if solution.best else None,

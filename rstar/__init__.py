@@ -1,4 +1,5 @@
-"""The algorithm of rStar-Math (arXiv 2501.04519), pure: the standard library only, no I/O, no framework.
+"""The algorithm of rStar-Math (arXiv 2501.04519): pure Python, without I/O and without frameworks.
 
-The ways in are `rstar.search.search` and `rstar.inference.solving.solve`. Imports nothing else of this project.
+The ways in are `rstar.search.search` and `rstar.inference.solving.solve`.
+Imports the standard library only, and nothing else of this project.
 """

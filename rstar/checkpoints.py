@@ -1,6 +1,7 @@
-"""The states that executed steps left behind: where a candidate's code continues, and when a state is given back.
+"""Checkpoints: the interpreter states that executed steps left behind, and when each is released.
 
-Section 3.2, code execution. A tree that was reloaded has no live states: its prefix is run again, step by step.
+Section 3.2, code execution: the code of a step continues from the state of its prefix. A reloaded tree has no states,
+so its prefixes are run again, step by step.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from rstar.tree import Node
 
 
 class Checkpoints:
-    """An executor that knows which of its checkpoints this tree still holds."""
+    """Runs code in one tree and keeps track of the checkpoints that the tree holds."""
 
     def __init__(self, executor: Executor, steps: StepFormat) -> None:
         self._executor = executor
         self._steps = steps
         self._held: set[str] = set()
 
-    async def run_below(self, parent: Node, codes: Sequence[str]) -> list[Execution]:
-        """Run each of `codes` in the state that `parent` left.
+    async def run_after(self, parent: Node, codes: Sequence[str]) -> list[Execution]:
+        """Run all `codes` at once, each in the state that `parent` left.
 
-        Where the prefix does not run any more, that is every code's verdict.
+        If the prefix has to be run again and fails, its failure is the result of every code.
         """
         if parent.parent is not None and parent.checkpoint is None:
             replayed = await self._replay(parent)
@@ -32,7 +33,7 @@ class Checkpoints:
                 return [replayed] * len(codes)
             parent.checkpoint = replayed.checkpoint
         runs = (self._run(parent.checkpoint, code) for code in codes)
-        # All are awaited even where one raised: what the others hold must be known before it is given back.
+        # Wait for all even if one fails: the checkpoints of the others must be known before they can be released.
         results = await asyncio.gather(*runs, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -40,12 +41,14 @@ class Checkpoints:
         return [result for result in results if isinstance(result, Execution)]
 
     async def release(self, nodes: Sequence[Node]) -> None:
-        spent = {node.checkpoint for node in nodes if node.checkpoint is not None}
+        """Release the checkpoints of `nodes`."""
+        checkpoints = {node.checkpoint for node in nodes if node.checkpoint is not None}
         for node in nodes:
             node.checkpoint = None
-        await self._release(spent)
+        await self._release(checkpoints)
 
     async def release_all(self, nodes: Sequence[Node]) -> None:
+        """Release every checkpoint that the tree holds; `nodes` are all its nodes."""
         for node in nodes:
             node.checkpoint = None
         await self._release(set(self._held))
@@ -69,11 +72,11 @@ class Checkpoints:
 
     async def _release(self, checkpoints: set[str]) -> None:
         self._held -= checkpoints
-        if len(checkpoints) == 1:  # the common case, without the cost of a task
-            await self._give_back(*checkpoints)
+        if len(checkpoints) == 1:  # the common case, which needs no task
+            await self._release_one(*checkpoints)
         elif checkpoints:
-            await asyncio.gather(*map(self._give_back, sorted(checkpoints)))
+            await asyncio.gather(*map(self._release_one, sorted(checkpoints)))
 
-    async def _give_back(self, checkpoint: str) -> None:
-        with suppress(InfrastructureError):  # a lost sandbox has nothing left to give back
+    async def _release_one(self, checkpoint: str) -> None:
+        with suppress(InfrastructureError):  # a lost sandbox holds no checkpoints
             await self._executor.release(checkpoint)

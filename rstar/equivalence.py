@@ -1,6 +1,6 @@
-"""Which answers are right and which are the same: the judge, asked once a pair and never about equal strings.
+"""Equivalence of answers: which are correct and which are the same, as the judge decides.
 
-Appendix A.2 of the paper leaves the grader open. Here it is whatever is behind the Judge protocol.
+Appendix A.2 of the paper leaves the grader open. Here it is any `rstar.protocols.Judge`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,48 @@ from rstar.protocols import Judge
 
 
 class Equivalence:
-    """A judge that remembers; one a tree, so that it does not grow."""
+    """A judge with a cache. It is never asked about equal strings.
+
+    The cache is never emptied: use one for each tree.
+    """
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._known: dict[tuple[str, str], bool | None] = {}
-        self._judged: dict[tuple[str, str], bool | None] = {}
+        self._equivalent: dict[tuple[str, str], bool | None] = {}
+        self._correct: dict[tuple[str, str], bool | None] = {}
 
     async def __call__(self, answer: str, other: str) -> bool | None:
-        """Whether the two are the same; None where the judge could not decide."""
+        """Return whether two answers are the same; None if the judge could not decide."""
         if answer.strip() == other.strip():
             return True
         pair = (answer, other)
-        if pair not in self._known:
-            self._known[pair] = await self._judge.equivalent(answer, other)
-        return self._known[pair]
+        if pair not in self._equivalent:
+            self._equivalent[pair] = await self._judge.equivalent(answer, other)
+        return self._equivalent[pair]
 
     async def correct(self, answer: str, truth: str) -> bool | None:
-        """Whether the answer is right; None where the judge could not decide."""
+        """Return whether an answer is correct; None if the judge could not decide."""
         if answer.strip() == truth.strip():
             return True
         pair = (answer, truth)
-        if pair not in self._judged:
-            self._judged[pair] = await self._judge.correct(answer, truth)
-        return self._judged[pair]
+        if pair not in self._correct:
+            self._correct[pair] = await self._judge.correct(answer, truth)
+        return self._correct[pair]
 
     async def classes(self, answers: Sequence[str]) -> list[int]:
-        """For each answer the position of the first one that is the same; what is undecided is not merged."""
+        """Return for each answer the index of the first answer that is the same.
+
+        An undecided comparison merges nothing.
+        """
         firsts: list[int] = []
         labels: list[int] = []
-        for at, answer in enumerate(answers):
-            label = at
+        for index, answer in enumerate(answers):
+            label = index
             for first in firsts:
                 if await self(answer, answers[first]):
                     label = first
                     break
-            if label == at:
-                firsts.append(at)
+            if label == index:
+                firsts.append(index)
             labels.append(label)
         return labels

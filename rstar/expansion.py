@@ -1,8 +1,8 @@
-"""Expansion: the candidate steps below a node, run, merged, scored and judged, and how they become its children.
+"""Expansion of a node: its candidate steps are sampled, run, merged, scored and judged, then added to the tree.
 
-Section 3.2, "Code-augmented CoT": only steps whose code runs become children; the others are kept as data. The tree
-search and the beam search share this. Asking for candidates changes nothing in the tree but timings, so several nodes
-can be expanded at once. Adding the candidates to the tree is one step without an await.
+Section 3.2, "Code-augmented CoT": only steps whose code runs become children; the others are kept as data. Tree search
+and beam search share this module. `Expander.candidates` changes only timings in the tree, so several nodes can be
+expanded at once. `Expander.add` does not await, so no other coroutine sees a half-expanded node.
 """
 
 from __future__ import annotations
@@ -19,40 +19,44 @@ from rstar.equivalence import Equivalence
 from rstar.protocols import Execution, Policy, Proposal, Step, StepFormat, StepScorer, Verdict
 from rstar.tree import Node, Tree
 
-_NOT_RUN = Execution(Verdict.OK)  # a step without code: there is nothing to run
+_NO_CODE = Execution(Verdict.OK)  # of a step that has no code to run
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A distinct candidate step and the samples that it stands for."""
+    """A candidate step, which stands for all samples that are equal to it."""
 
-    index: int  # of its first sample
+    index: int  # position of its first sample
     proposal: Proposal
     step: Step
     execution: Execution
     num_samples: int
     sampled_tokens: int
-    rendered: str  # the text, until the code has run
-    score: float | None = None  # the PPM's; None: not asked
-    correct: bool | None = None  # None: not judged, or undecided
+    rendered: str  # the text as sampled until the code has run
+    score: float | None = None  # by the PPM; None if it was not asked
+    correct: bool | None = None  # None if not judged or undecided
 
     @property
     def valid(self) -> bool:
+        """Whether the step is well-formed and its code ran."""
         return self.execution.verdict is Verdict.OK
 
     @property
     def answer(self) -> str | None:
-        """The final answer of a valid terminal."""
+        """The final answer of a valid terminal; None for any other candidate."""
         return self.step.answer if self.valid else None
 
-    def absorb(self, other: Candidate) -> None:
-        """Stand for the samples of an equal candidate too."""
+    def merge(self, other: Candidate) -> None:
+        """Add the samples of an equal candidate to this one."""
         self.num_samples += other.num_samples
         self.sampled_tokens += other.sampled_tokens
 
 
 def expansion_seed(tree_seed: int, question: str, prefix: Sequence[str]) -> int:
-    """Hash (tree seed, question, prefix), so that no expansion depends on when another was answered."""
+    """Return the seed of an expansion: a hash of the tree's seed, the question and the prefix.
+
+    The seed does not depend on the order of expansions, so the tree does not depend on which request returns first.
+    """
     digest = blake2b(digest_size=8)
     for part in (str(tree_seed), question, *prefix):
         digest.update(f"{len(part)}:".encode())
@@ -62,7 +66,7 @@ def expansion_seed(tree_seed: int, question: str, prefix: Sequence[str]) -> int:
 
 @dataclass(slots=True)
 class Expander:
-    """Expands the nodes of one tree: `num_candidates` samples a node, none at depth `max_depth`."""
+    """Expands the nodes of one tree: `num_candidates` samples for each node above `max_depth`."""
 
     tree: Tree
     policy: Policy
@@ -79,11 +83,14 @@ class Expander:
             raise ValueError(f"annotation {self.annotation.value!r} needs a scorer")
 
     async def candidates(self, node: Node) -> list[Candidate]:
-        """Propose, execute, merge, score and judge the candidates below `node`; none at the maximum depth."""
+        """Sample the candidates below `node`, then run, merge, score and judge them.
+
+        Returns none at the maximum depth. Raises InfrastructureError.
+        """
         if self.at_max_depth(node):
             return []
         prefix = node.prefix()
-        asked = perf_counter()
+        started = perf_counter()
         candidates = await self._propose(prefix)
         proposed = perf_counter()
         await self._execute(candidates, node)
@@ -91,7 +98,7 @@ class Expander:
         candidates = await merge_answers(candidates, self.equivalence)
         merged = perf_counter()
         await self._score(prefix, [candidate for candidate in candidates if candidate.valid])
-        node.policy_seconds, node.sandbox_seconds = proposed - asked, executed - proposed
+        node.policy_seconds, node.sandbox_seconds = proposed - started, executed - proposed
         node.scorer_seconds = perf_counter() - merged
         if self.annotation.sees_truth:
             for candidate in candidates:
@@ -100,7 +107,7 @@ class Expander:
         return candidates
 
     def add(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> None:
-        """Make nodes of the candidates, invalid ones included, with the values that the annotation starts them at."""
+        """Add the candidates to the tree, invalid ones included, with the annotation's initial values."""
         for candidate in candidates:
             visits, value_sum = 0, 0.0
             if candidate.valid and candidate.step.answer is None:
@@ -108,13 +115,18 @@ class Expander:
             self.tree.add(node, visits=visits, value_sum=value_sum, rollout=rollout, **self._fields(candidate))
         node.expanded = not self.at_max_depth(node)
 
-    async def release_spent(self, node: Node, candidates: Sequence[Candidate]) -> None:
-        """Give back what no step will continue: each node is expanded once, and only below the maximum depth."""
+    async def release_unneeded(self, node: Node, candidates: Sequence[Candidate]) -> None:
+        """Release the checkpoints that no step will continue, after `node` has been expanded.
+
+        These are the checkpoint of `node` itself, which is never expanded again, and those of children that are at the
+        maximum depth or whose step ends the code.
+        """
         final = {candidate.index for candidate in candidates if not candidate.step.continues}
-        spent = (child for child in node.children if child.index in final or self.at_max_depth(child))
-        await self.checkpoints.release([node, *spent])
+        unneeded = (child for child in node.children if child.index in final or self.at_max_depth(child))
+        await self.checkpoints.release([node, *unneeded])
 
     def at_max_depth(self, node: Node) -> bool:
+        """Return whether `node` may not be expanded because of its depth."""
         return node.depth >= self.max_depth
 
     async def _propose(self, prefix: list[str]) -> list[Candidate]:
@@ -128,7 +140,7 @@ class Expander:
         return distinct(proposals, prefix=prefix, steps=self.steps)
 
     async def _score(self, prefix: list[str], candidates: Sequence[Candidate]) -> None:
-        """Set the PPM's scores; siblings go in one request."""
+        """Set the PPM's scores of siblings, in one request."""
         if self.scorer is None or not self.annotation.needs_scorer or not candidates:
             return
         rendered = [candidate.rendered for candidate in candidates]
@@ -137,10 +149,10 @@ class Expander:
             candidate.score = score
 
     async def _execute(self, candidates: Sequence[Candidate], parent: Node) -> None:
-        """Run the code of all candidates at once, each in the state that `parent` left."""
+        """Run the code of all candidates at once."""
         to_run = [candidate for candidate in candidates if candidate.step.code]
         if to_run:
-            executions = await self.checkpoints.run_below(parent, [candidate.step.code for candidate in to_run])
+            executions = await self.checkpoints.run_after(parent, [candidate.step.code for candidate in to_run])
             for candidate, execution in zip(to_run, executions, strict=True):
                 candidate.execution = execution
                 if candidate.valid:
@@ -173,7 +185,7 @@ class Expander:
 
 
 def distinct(proposals: Sequence[Proposal], *, prefix: Sequence[str], steps: StepFormat) -> list[Candidate]:
-    """Return candidates in sampling order, one for all samples whose texts are equal but for white space."""
+    """Merge samples whose texts differ in white space only; the candidates keep the sampling order."""
     candidates: dict[str, Candidate] = {}
     for index, proposal in enumerate(proposals):
         key = steps.normalized(proposal.text)
@@ -182,18 +194,18 @@ def distinct(proposals: Sequence[Proposal], *, prefix: Sequence[str], steps: Ste
             candidates[key].sampled_tokens += proposal.num_tokens
             continue
         step = steps.read(proposal.text, prefix)
-        execution = Execution(Verdict.MALFORMED, error=step.malformed) if step.malformed else _NOT_RUN
+        execution = Execution(Verdict.MALFORMED, error=step.malformed) if step.malformed else _NO_CODE
         candidates[key] = Candidate(index, proposal, step, execution, 1, proposal.num_tokens, proposal.text)
     return list(candidates.values())
 
 
 async def merge_answers(candidates: Sequence[Candidate], equivalence: Equivalence) -> list[Candidate]:
-    """Return the candidates, one for all valid terminals with the same final answer."""
+    """Merge valid terminals that have the same final answer; the candidates keep the sampling order."""
     terminals = [candidate for candidate in candidates if candidate.answer is not None]
     labels = await equivalence.classes([candidate.answer or "" for candidate in terminals])
-    absorbed: set[int] = set()
+    duplicates: set[int] = set()
     for candidate, label in zip(terminals, labels, strict=True):
         if terminals[label] is not candidate:
-            terminals[label].absorb(candidate)
-            absorbed.add(candidate.index)
-    return [candidate for candidate in candidates if candidate.index not in absorbed]
+            terminals[label].merge(candidate)
+            duplicates.add(candidate.index)
+    return [candidate for candidate in candidates if candidate.index not in duplicates]

@@ -1,8 +1,9 @@
-"""The journal of a search: what policy and PPM said, so that a search that was cut off is replayed, not paid for again.
+"""The journal of a search: the answers of policy and PPM, kept so that an interrupted search does not ask again.
 
-Not in the paper. A search is a function of what it was told (the seed of an expansion hangs on its prefix alone), so
-no state of a tree is kept: the search runs again from its roots, the journal answers what is known, and the engines
-only what is not. Code runs again, which is cheap beside the tokens.
+Not in the paper. A search depends only on what policy, PPM, executor and judge answer, and the seed of an expansion
+depends only on its tree and prefix. So the state of a tree is not saved. An interrupted search starts again at the
+root: the journal answers the requests that it knows, the engines the others. Code runs again, which costs little beside
+the tokens.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ from typing import Any, Protocol
 
 from rstar.protocols import Policy, Proposal, StepScorer
 
-_FIELDS = tuple(field.name for field in fields(Proposal))  # part of the key: other fields, another journal
+_FIELDS = tuple(field.name for field in fields(Proposal))  # part of the key: entries with other fields do not match
 _values = attrgetter(*_FIELDS)
 
 
 class Journal(Protocol):
-    """Answers by key. Keys are 32 hexadecimal digits, values plain lists as JSON has them."""
+    """Answers by key. Keys are 32 hexadecimal digits; values are lists that JSON can hold."""
 
     def get(self, key: str) -> Any:
-        """The value that was put under `key`; None where there is none."""
+        """Return the value of `key`; None if there is none."""
         ...
 
-    def put(self, key: str, value: Any) -> None: ...
+    def put(self, key: str, value: Any) -> None:
+        """Store the value of `key`."""
+        ...
 
 
 class JournalledPolicy:
-    """A policy that is asked nothing twice: expansions are known by question, prefix, seed and number of candidates."""
+    """A policy that answers from the journal where it can.
+
+    The key is the question, prefix, seed and number of candidates.
+    """
 
     def __init__(self, policy: Policy, journal: Journal) -> None:
         self._policy = policy
@@ -49,7 +55,10 @@ class JournalledPolicy:
 
 
 class JournalledScorer:
-    """A scorer that is asked nothing twice: siblings are known by question, prefix and their rendered texts."""
+    """A scorer that answers from the journal where it can.
+
+    The key is the question, prefix and all rendered siblings.
+    """
 
     def __init__(self, scorer: StepScorer, journal: Journal) -> None:
         self._scorer = scorer
@@ -66,7 +75,7 @@ class JournalledScorer:
 
 
 def journal_key(*parts: str) -> str:
-    """A hash of the parts and their lengths, so that no two lists of parts run together."""
+    """Return a hash of the parts and their lengths, so that ("ab", "c") and ("a", "bc") differ."""
     lengths = ",".join([str(len(part)) for part in parts])
     text = "".join([lengths, ";", *parts])
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

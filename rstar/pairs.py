@@ -1,7 +1,6 @@
-"""Preference pairs for the PPM: which of two steps, or of two whole trajectories, the Q-values prefer.
+"""Preference pairs for the PPM: two steps, or two whole trajectories, of which the Q-values prefer one.
 
-Section 3.3, "Process preference model". Loss for a group of P positives and M negatives with one prefix:
--1/(P*M) * sum of log sigmoid(r+ - r-).
+Section 3.3, "Process preference model".
 """
 
 from __future__ import annotations
@@ -9,67 +8,72 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rstar.trajectories import Trajectory, best_first, trajectories
+from rstar.trajectories import sft_choice, trajectories
 from rstar.tree import Node, Tree
 
-PER_SIDE = 2
+NUM_PER_SIDE = 2  # positives and negatives of a group (Section 3.3)
 
 
 class PairKind(StrEnum):
+    """What a pair compares."""
+
     STEP = "step"
     TRAJECTORY = "trajectory"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preferred and a rejected continuation of one prefix; that of a trajectory pair is the question alone."""
+    """A chosen and a rejected continuation of one prefix. The prefix of a trajectory pair is the question alone.
+
+    Pairs with the same kind and prefix are one group of the loss.
+    """
 
     kind: PairKind
     prefix: tuple[str, ...]  # rendered steps
-    chosen: tuple[str, ...]  # rendered steps after the prefix: one, or a whole trajectory
+    chosen: tuple[str, ...]  # rendered steps after the prefix: one step, or a whole trajectory
     rejected: tuple[str, ...]
-    margin: float  # Q+ - Q-; of mean Q for trajectories
-    chosen_q: float
+    margin: float  # chosen_q - rejected_q
+    chosen_q: float  # mean Q for a trajectory
     rejected_q: float
-    prefix_id: int  # the node they continue: pairs with the same kind and prefix_id are one group
-    chosen_id: int
+    prefix_id: int  # the node at the end of the prefix
+    chosen_id: int  # the node of the chosen step, or the terminal of the chosen trajectory
     rejected_id: int
 
-    @property
-    def group(self) -> tuple[str, int]:
-        return self.kind.value, self.prefix_id
+
+def extract_pairs(tree: Tree, *, num_per_side: int = NUM_PER_SIDE) -> list[Pair]:
+    """Return all pairs of a tree, unfiltered. A tree with correct answers only, or with none, gives no pairs."""
+    return [*step_pairs(tree, num_per_side=num_per_side), *trajectory_pairs(tree, num_per_side=num_per_side)]
 
 
-def extract_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
-    """All pairs of a tree, unfiltered; none where it is all right or all wrong."""
-    return [*step_pairs(tree, per_side=per_side), *trajectory_pairs(tree, per_side=per_side)]
+def step_pairs(tree: Tree, *, num_per_side: int = NUM_PER_SIDE) -> list[Pair]:
+    """Return the pairs of intermediate steps, for each node among its non-terminal children.
 
-
-def step_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
-    """Pairs of intermediate steps, node by node: positives lead to a right answer, negatives to a failure."""
-    right, failed = _evidence(tree)
-    return [pair for node in tree.walk() for pair in _step_group(node, right, failed, per_side)]
+    Positives are those with the highest Q that lead to a correct answer. Negatives are those with the lowest Q, of the
+    others, that lead to a failure: a wrong answer or a dead end. A pair has a positive margin.
+    """
+    successful, failed = _evidence(tree)
+    return [pair for node in tree.walk() for pair in _step_group(node, successful, failed, num_per_side)]
 
 
 def _evidence(tree: Tree) -> tuple[set[int], set[int]]:
-    """Ids of the nodes with a correct answer at or below them, and of those with a wrong answer or dead end."""
-    right: set[int] = set()
+    """Return the ids of the nodes at or below which there is a correct answer, and a failure."""
+    successful: set[int] = set()
     failed: set[int] = set()
     for node in reversed(list(tree.walk())):
-        if node.correct is True or any(child.id in right for child in node.children):
-            right.add(node.id)
+        if node.correct is True or any(child.id in successful for child in node.children):
+            successful.add(node.id)
         if node.correct is False or node.dead_end or any(child.id in failed for child in node.children):
             failed.add(node.id)
-    return right, failed
+    return successful, failed
 
 
-def _step_group(node: Node, right: set[int], failed: set[int], per_side: int) -> list[Pair]:
+def _step_group(node: Node, successful: set[int], failed: set[int], num_per_side: int) -> list[Pair]:
     steps = [child for child in node.children if not child.terminal]
-    positives = sorted((step for step in steps if step.id in right), key=lambda step: -step.q)[:per_side]
+    positives = sorted((step for step in steps if step.id in successful), key=lambda step: -step.q)[:num_per_side]
     others = [step for step in steps if step.id in failed and step not in positives]
-    negatives = sorted(others, key=lambda step: step.q)[:per_side]
-    sides = [(chosen, rejected) for chosen in positives for rejected in negatives if chosen.q > rejected.q]
-    if not sides:
+    negatives = sorted(others, key=lambda step: step.q)[:num_per_side]
+    combinations = [(chosen, rejected) for chosen in positives for rejected in negatives if chosen.q > rejected.q]
+    if not combinations:
         return []
     prefix = tuple(node.prefix())
     return [
@@ -85,15 +89,19 @@ def _step_group(node: Node, right: set[int], failed: set[int], per_side: int) ->
             chosen_id=chosen.id,
             rejected_id=rejected.id,
         )
-        for chosen, rejected in sides
+        for chosen, rejected in combinations
     ]
 
 
-def trajectory_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
-    """The final step's pairs: the best correct trajectories against the worst wrong ones, prefixes differing."""
-    found = trajectories(tree)
-    positives = sorted((one for one in found if one.correct), key=best_first)[:per_side]
-    negatives = sorted((one for one in found if not one.correct), key=_worst_first)[:per_side]
+def trajectory_pairs(tree: Tree, *, num_per_side: int = NUM_PER_SIDE) -> list[Pair]:
+    """Return the pairs for the final step: whole trajectories, whose earlier steps may differ.
+
+    The correct trajectories with the highest mean Q are compared with the wrong ones with the lowest mean Q.
+    """
+    candidates = trajectories(tree)
+    positives = sft_choice(candidates, num_chosen=num_per_side)
+    wrong = (trajectory for trajectory in candidates if not trajectory.correct)
+    negatives = sorted(wrong, key=lambda trajectory: (trajectory.mean_q, trajectory.terminal_id))[:num_per_side]
     return [
         Pair(
             PairKind.TRAJECTORY,
@@ -104,18 +112,17 @@ def trajectory_pairs(tree: Tree, *, per_side: int = PER_SIDE) -> list[Pair]:
             chosen_q=chosen.mean_q,
             rejected_q=rejected.mean_q,
             prefix_id=tree.root.id,
-            chosen_id=chosen.found,
-            rejected_id=rejected.found,
+            chosen_id=chosen.terminal_id,
+            rejected_id=rejected.terminal_id,
         )
         for chosen in positives
         for rejected in negatives
     ]
 
 
-def _worst_first(trajectory: Trajectory) -> tuple[float, int]:
-    return trajectory.mean_q, trajectory.found
-
-
 def is_clear(margin: float, distance: int, *, min_margin: float = 0.5, min_edit_distance: int = 20) -> bool:
-    """Whether a pair is to be trained on: Q-values and texts clearly apart; the defaults are the reference's."""
+    """Return whether a pair is trained on: its Q-values and its texts differ enough.
+
+    Not in the paper; the defaults are those of the reference code.
+    """
     return margin >= min_margin and distance >= min_edit_distance

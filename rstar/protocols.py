@@ -1,6 +1,6 @@
-"""What the search is given and never imports: step format, policy, step scorer, executor and judge.
+"""The interfaces of what a search needs: step format, policy, scorer, executor and judge; their values and errors.
 
-`domains.protocol.Domain` has the rest of what a kind of task is made of.
+`domains.protocol.Domain` extends `StepFormat` to all that makes up a kind of task.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Protocol
 
 
 class InfrastructureError(Exception):
-    """Something the search depends on died; retrying may help. Wrong answers and failing code are never this."""
+    """An engine, the sandbox, the judge or the store failed; a retry may help.
+
+    A wrong answer or failing code is a result, never this error.
+    """
 
 
 class PolicyError(InfrastructureError):
@@ -24,7 +27,7 @@ class ScorerError(InfrastructureError):
 
 
 class SandboxLost(InfrastructureError):
-    """The sandbox died, as opposed to the code inside it failing."""
+    """The sandbox itself died; failing code inside it is a verdict."""
 
 
 class StoreError(InfrastructureError):
@@ -32,11 +35,11 @@ class StoreError(InfrastructureError):
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that says what, where and what to do."""
+    """A mistake of the user. The message is one line that says what is wrong, where, and what to do."""
 
 
 class Verdict(StrEnum):
-    """What became of a candidate step: results, not errors (Section 3.2, code-augmented CoT)."""
+    """The outcome of running a candidate step (Section 3.2, code-augmented CoT). Only OK makes a step valid."""
 
     OK = "ok"
     EXCEPTION = "exception"
@@ -54,53 +57,53 @@ class Problem:
     id: str
     question: str
     answer: str
-    level: str = ""  # difficulty, in the source's own words
+    level: str = ""  # of difficulty, as the source names it
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One candidate step, exactly as the policy generated it, stop marker included."""
+    """One sampled step, exactly as the policy generated it, including the stop marker."""
 
     text: str
     num_tokens: int = 0
-    logprob: float = 0.0  # sum over the generated tokens, nats
+    logprob: float = 0.0  # sum over the generated tokens, in nats
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of those, found in the engine's prefix cache; 0 where it does not tell
+    cached_tokens: int = 0  # prompt tokens from the engine's prefix cache; 0 if it does not report them
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The sandbox's verdict on one step."""
+    """The result of running one step."""
 
     verdict: Verdict
-    output: str = ""
+    output: str = ""  # what the code printed
     error: str = ""  # exception type, message and line; empty unless the code failed
-    checkpoint: str | None = None  # where the next step continues; None unless the verdict is ok
+    checkpoint: str | None = None  # names the state from which the next step continues; None unless the verdict is OK
     seconds: float = 0.0
-    memory_bytes: int = 0  # the largest its process was, shared pages included; 0 where it had none of its own
+    memory_bytes: int = 0  # peak of the step's process, including shared pages; 0 if it had no process of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A candidate as the search reads it; `malformed` says why it is not a step, and is empty where it is one."""
+    """A candidate as parsed by the step format."""
 
-    kind: str | None  # the domain's own name of the kind of step; None where it has none
-    code: str = ""  # what the executor runs; empty: nothing, as in a malformed step
+    kind: str | None  # named by the domain; None if the text fits no kind
+    code: str = ""  # what the executor runs; empty if there is nothing to run
     answer: str | None = None  # of a terminal step
-    continues: bool = True  # whether the code of a later step may continue from the state that this one leaves
-    malformed: str = ""
+    continues: bool = True  # whether later steps may run code in the state that this one leaves
+    malformed: str = ""  # why the text is not a step; empty if it is one
 
 
 class StepFormat(Protocol):
-    """How a step is read and rendered (Section 3.2, code-augmented CoT)."""
+    """How steps are read, rendered and compared (Section 3.2, code-augmented CoT)."""
 
     def read(self, text: str, prefix: Sequence[str]) -> Step:
         """Read a candidate that follows the rendered steps of `prefix`."""
         ...
 
     def render(self, text: str, output: str) -> str:
-        """Return the step as later prompts show it, with what its code printed where the format shows that."""
+        """Return the step as later prompts show it: with its output, if the format shows that."""
         ...
 
     def code_of(self, text: str) -> str:
@@ -108,17 +111,20 @@ class StepFormat(Protocol):
         ...
 
     def normalized(self, text: str) -> str:
-        """Return a text that is equal for steps that differ in white space only."""
+        """Return a form of the text that is equal for steps that differ in white space only."""
         ...
 
 
 class Policy(Protocol):
-    """Writes candidate next steps."""
+    """The model that writes candidate steps."""
 
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
-        """Return `num_candidates` steps that continue the rendered steps of `prefix`; equal seeds, equal steps."""
+        """Sample `num_candidates` steps that continue the rendered steps of `prefix`.
+
+        Equal arguments give equal steps. Raises PolicyError.
+        """
         ...
 
 
@@ -126,32 +132,32 @@ class StepScorer(Protocol):
     """The process preference model."""
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        """Return one score in [-1, 1] for each rendered candidate that continues `prefix`."""
+        """Return one score in [-1, 1] for each rendered candidate that continues `prefix`. Raises ScorerError."""
         ...
 
 
 class Executor(Protocol):
-    """Runs a step's code in the state that its prefix left."""
+    """Runs the code of a step in the state that its prefix left."""
 
     async def run(self, checkpoint: str | None, code: str) -> Execution:
-        """Run `code` after the step that returned `checkpoint` (None: a fresh interpreter).
+        """Run `code` in the state of `checkpoint`, or in a fresh interpreter if that is None.
 
-        Raises SandboxLost where the sandbox itself died.
+        Raises SandboxLost if the sandbox itself died.
         """
         ...
 
     async def release(self, checkpoint: str) -> None:
-        """Give back a checkpoint that will not be continued."""
+        """Release a checkpoint that no step will continue."""
         ...
 
 
 class Judge(Protocol):
-    """Says whether a final answer is right, and whether two are the same."""
+    """Decides whether a final answer is correct and whether two are the same."""
 
     async def correct(self, answer: str, truth: str) -> bool | None:
-        """Return True (right), False (wrong), or None where it could not be decided."""
+        """Return whether an answer is correct; None if that could not be decided."""
         ...
 
     async def equivalent(self, answer: str, other: str) -> bool | None:
-        """Return whether two answers are the same; None where it could not be decided."""
+        """Return whether two answers are the same; None if that could not be decided."""
         ...

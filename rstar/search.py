@@ -1,8 +1,8 @@
-"""Monte Carlo tree search over code-augmented steps: one coroutine a tree.
+"""Monte Carlo tree search over code-augmented steps: one coroutine for each tree.
 
-Section 3.2. One rollout is one descent from the root: propose, execute, merge and score candidates at an unexpanded
-node, enter the open child with the largest UCT, until the rollout ends; there is no random playout.
-Raises InfrastructureError where the policy, scorer or sandbox died; wrong answers and failing code are results.
+Section 3.2. A rollout is one descent from the root. At an unexpanded node the policy proposes candidate steps, which
+are run, merged and scored; then the rollout enters the open child with the largest UCT, and so on until it ends. There
+is no random playout.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rstar.tree import Node, Tree, close_upwards
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """What a recipe sets (Section 4.1, "Data generation"); `exploration` is UCT's c.
+    """The parameters of a search (Section 4.1, "Data generation"); `exploration` is the constant c of UCT.
 
-    With more than one of `rollouts_in_flight` the rollouts of a tree overlap, kept apart by virtual losses. That gives
-    other trees than one rollout after the other, but the same ones each time.
+    If `rollouts_in_flight` is above 1, the rollouts of a tree overlap and virtual losses keep them apart. The tree is
+    then another one than with sequential rollouts, but equal seeds still give equal trees.
     """
 
     num_rollouts: int
@@ -51,11 +51,13 @@ async def search(
     tree: Tree | None = None,
     on_rollout: Callable[[Tree, Node], None] | None = None,
 ) -> Tree:
-    """Search for `settings.num_rollouts` rollouts, or until the root is closed.
+    """Run `settings.num_rollouts` rollouts, or fewer if the root is closed before.
+
+    Raises InfrastructureError if the policy, scorer, sandbox or judge died. Wrong answers and failing code are results.
 
     Args:
-        tree: continue this tree (it keeps its own seed) with as many rollouts more.
-        on_rollout: called after each rollout with the tree and the node where it ended.
+        tree: continue this tree with `settings.num_rollouts` more rollouts. It keeps its own seed.
+        on_rollout: called after each rollout with the tree and the node where the rollout ended.
     """
     tree = tree or Tree.start(problem, seed)
     checkpoints = Checkpoints(executor, steps)
@@ -65,9 +67,9 @@ async def search(
     )  # fmt: skip
     first = tree.num_rollouts
     numbers = iter(range(first, first + settings.num_rollouts))
-    searching = _Search(expander, settings.exploration, settings.rollouts_in_flight)
+    tree_search = _TreeSearch(expander, settings.exploration, settings.rollouts_in_flight)
     try:
-        async with aclosing(searching.rollouts(numbers)) as ends:
+        async with aclosing(tree_search.rollouts(numbers)) as ends:
             async for end in ends:
                 if on_rollout:
                     on_rollout(tree, end)
@@ -77,7 +79,7 @@ async def search(
 
 
 async def cancel(tasks: Sequence[asyncio.Task[list[Candidate]]]) -> None:
-    """End expansions that nobody waits for any more, and see them end."""
+    """Cancel expansions and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,7 +87,7 @@ async def cancel(tasks: Sequence[asyncio.Task[list[Candidate]]]) -> None:
 
 @dataclass(slots=True)
 class _Rollout:
-    """A rollout in flight: the nodes it has entered, the last of which is being expanded."""
+    """A rollout in flight: the nodes that it has entered, the last of which is being expanded."""
 
     number: int
     path: list[Node]
@@ -93,77 +95,77 @@ class _Rollout:
 
 
 @dataclass(slots=True)
-class _Search:
-    """One tree's rollouts."""
+class _TreeSearch:
+    """The rollouts of one tree."""
 
     expander: Expander
     exploration: float
-    at_once: int  # rollouts
+    max_in_flight: int
     in_flight: InFlight = field(default_factory=InFlight)
 
     async def rollouts(self, numbers: Iterator[int]) -> AsyncGenerator[Node, None]:
-        """Run the rollouts; yield the node where each ended.
+        """Run the rollouts; yield the node where each one ended.
 
-        Expansions are asked for at once but join the tree in the order in which they were begun, whichever is
-        answered first: so the tree depends on the seed alone.
+        Expansions run concurrently but are added to the tree in the order in which they started, whichever finishes
+        first. So the tree depends on the seed alone.
         """
         root = self.expander.tree.root
-        line: deque[_Rollout] = deque()
+        queue: deque[_Rollout] = deque()
         try:
             while True:
-                while len(line) < self.at_once and self.in_flight.admits(root):
+                while len(queue) < self.max_in_flight and self.in_flight.is_open(root):
                     if (number := next(numbers, None)) is None:
                         break
-                    line.append(self._descend(number, [root]))
-                if not line:
+                    queue.append(self._descend(number, [root]))
+                if not queue:
                     return
-                rollout = line[0]
+                rollout = queue[0]  # stays in the queue while awaited, so that it is cancelled on failure
                 candidates = await rollout.expansion
-                line.popleft()
+                queue.popleft()
                 node = rollout.path[-1]
-                ended = self._settle(node, candidates, rollout.number)
+                ended = self._add_and_back_up(node, candidates, rollout.number)
                 self.in_flight.end(rollout.path)
-                await self.expander.release_spent(node, candidates)
+                await self.expander.release_unneeded(node, candidates)
                 if ended:
                     yield node
                 else:
-                    line.append(self._descend(rollout.number, rollout.path))
+                    queue.append(self._descend(rollout.number, rollout.path))
         finally:
-            await cancel([one.expansion for one in line if isinstance(one.expansion, asyncio.Task)])
+            await cancel([rollout.expansion for rollout in queue if isinstance(rollout.expansion, asyncio.Task)])
 
     def _descend(self, number: int, path: list[Node]) -> _Rollout:
-        """Go down from the end of `path` to the next node that is not expanded, and ask for its candidates."""
+        """Go from the end of `path` down to the next unexpanded node and start its expansion."""
         while path[-1].expanded:
             path.append(select(path[-1], self.in_flight, exploration=self.exploration))
         self.in_flight.start(path)
         expansion = self.expander.candidates(path[-1])
-        # A single rollout is awaited as it is: tasks would be 3 % of the search's CPU time.
-        return _Rollout(number, path, expansion if self.at_once == 1 else asyncio.create_task(expansion))
+        # A single rollout needs no task: tasks would take 3 % of the search's CPU time.
+        return _Rollout(number, path, expansion if self.max_in_flight == 1 else asyncio.create_task(expansion))
 
-    def _settle(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> bool:
-        """Add and back up what an expansion gave; says whether the rollout ended here."""
+    def _add_and_back_up(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> bool:
+        """Add the candidates of `node`, back up what has ended, and return whether the rollout ended here."""
         self.expander.add(node, candidates, rollout)
         annotation = self.expander.annotation
         terminals = [child for child in node.children if child.terminal]
         for child in terminals:
-            self._close(child, annotation.terminal_value(correct=child.correct, score=child.ppm_score))
+            self._back_up(child, annotation.terminal_value(correct=child.correct, score=child.ppm_score))
         if not node.children:
             node.dead_end = True
-            self._close(node, DEAD_END_VALUE)
+            self._back_up(node, DEAD_END_VALUE)
         if terminals or node.dead_end:
             node.ended = rollout
             return True
         return False
 
-    def _close(self, node: Node, value: float | None) -> None:
-        """Back up a terminal or a dead end, once, and close whatever it leaves without an open child.
+    def _back_up(self, node: Node, value: float | None) -> None:
+        """Back up a terminal or a dead end, once, and close it and every ancestor left without an open child.
 
-        None: an undecided terminal, which is no visit and has no value.
+        An undecided terminal has the value None: it is closed, but adds no visit and no value.
         """
-        above: Node | None = node if value is not None else None
-        while above is not None:
-            above.visits += 1
-            above.value_sum += value or 0.0
-            above = above.parent
+        ancestor: Node | None = node if value is not None else None
+        while ancestor is not None:
+            ancestor.visits += 1
+            ancestor.value_sum += value or 0.0
+            ancestor = ancestor.parent
         node.closed = True
         close_upwards(node.parent)

@@ -1,6 +1,6 @@
 """Trajectories: the paths to final answers, their Q-values, and the choice of SFT data.
 
-Section 3.2 (Q-values), Section 3.4 (SFT data), Section 4.2 (Table 7: the alternatives to step-verified data).
+Section 3.2 (Q-values), Section 3.4 (SFT data) and Table 7 (the alternatives to step-verified data).
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from rstar.tree import Node, Tree
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """A path from the question to a final answer; dead ends have none and are not trajectories."""
+    """A path from the question to a final answer. A path to a dead end is not a trajectory."""
 
     steps: tuple[str, ...]  # rendered
-    node_ids: tuple[int, ...]
+    node_ids: tuple[int, ...]  # of the steps
     answer: str
     correct: bool
-    qs: tuple[float, ...]
-    mean_q: float  # over all steps, the final one included
+    qs: tuple[float, ...]  # of the steps
+    mean_q: float  # over all steps, including the final one
     min_q: float
     num_tokens: int
 
     @property
-    def found(self) -> int:
-        """Smaller where it was found earlier."""
+    def terminal_id(self) -> int:
+        """Id of the terminal node. Of two trajectories of a tree, the one found first has the smaller id."""
         return self.node_ids[-1]
 
     @property
     def text(self) -> str:
+        """The whole response."""
         return "".join(self.steps)
 
 
 def trajectories(tree: Tree) -> list[Trajectory]:
-    """All trajectories, siblings in sampling order; an undecided terminal gives none."""
+    """Return all trajectories of a tree, siblings in sampling order. An undecided terminal gives none."""
     return [_trajectory(node) for node in tree.walk() if node.terminal and node.correct is not None]
 
 
@@ -57,26 +58,27 @@ def _trajectory(terminal: Node) -> Trajectory:
     )
 
 
-def best_first(trajectory: Trajectory) -> tuple[float, float, int, int]:
-    """Sort key: highest mean Q, then highest minimum Q, then fewest steps, then found first."""
-    return -trajectory.mean_q, -trajectory.min_q, len(trajectory.steps), trajectory.found
+def sft_choice(candidates: Sequence[Trajectory], *, num_chosen: int = 2) -> list[Trajectory]:
+    """Return the correct trajectories with the highest mean Q (Section 3.4)."""
+    return sorted((trajectory for trajectory in candidates if trajectory.correct), key=_rank)[:num_chosen]
 
 
-def sft_choice(found: Sequence[Trajectory], *, per_problem: int = 2) -> list[Trajectory]:
-    """The correct trajectories with the highest mean Q."""
-    return sorted((one for one in found if one.correct), key=best_first)[:per_problem]
+def random_choice(candidates: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:
+    """Return random trajectories, correct or not (Table 7, "Random sample")."""
+    return random.Random(seed).sample(candidates, min(num_chosen, len(candidates)))
 
 
-def label_is_suspect(found: Sequence[Trajectory], *, min_correct: float = 0.5) -> bool:
-    """Whether a synthetic problem is to be dropped: too small a share of its trajectories is correct."""
-    return sum(one.correct for one in found) < min_correct * len(found)
+def rejection_choice(candidates: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:
+    """Return random correct trajectories, whatever their Q-values (Table 7, "Rejection sampling")."""
+    correct = [trajectory for trajectory in candidates if trajectory.correct]
+    return random_choice(correct, num_chosen=num_chosen, seed=seed)
 
 
-def random_choice(found: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:
-    """Table 7's random sample: any trajectories, right or wrong."""
-    return random.Random(seed).sample(found, min(num_chosen, len(found)))
+def label_is_suspect(candidates: Sequence[Trajectory], *, min_correct: float = 0.5) -> bool:
+    """Return whether the share of correct trajectories is below `min_correct`; a synthetic problem is then dropped."""
+    return sum(trajectory.correct for trajectory in candidates) < min_correct * len(candidates)
 
 
-def rejection_choice(found: Sequence[Trajectory], *, num_chosen: int = 2, seed: int) -> list[Trajectory]:
-    """Table 7's rejection sampling: any trajectories with the right answer, whatever their steps are worth."""
-    return random_choice([one for one in found if one.correct], num_chosen=num_chosen, seed=seed)
+def _rank(trajectory: Trajectory) -> tuple[float, float, int, int]:
+    """Sort by highest mean Q, then highest minimum Q, then fewest steps, then found first."""
+    return -trajectory.mean_q, -trajectory.min_q, len(trajectory.steps), trajectory.terminal_id

@@ -1,6 +1,6 @@
-"""The search tree: nodes, visits and value sums; its rows; and several trees of one problem as one.
+"""The search tree: its nodes with visits and value sums, and its form as plain rows.
 
-Section 3.2. A node is one step; its prefix is the path of rendered steps from the question to it.
+Section 3.2. A node is one step. Its prefix is the list of rendered steps from the question to the node.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from rstar.protocols import Problem, StepFormat, Verdict
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A step that was sampled, with what became of it. Invalid candidates are nodes too, but nobody's children."""
+    """A sampled step and its results. Invalid candidates are nodes too, but not in their parent's `children`."""
 
-    id: int  # in order of creation
+    id: int  # in order of creation; the root is 0
     parent: Node | None
     depth: int
-    index: int  # of its first sample among the samples of its expansion
-    text: str = ""  # as the policy wrote it
+    index: int  # position of its first sample in the expansion
+    text: str = ""  # as the policy generated it
     output: str = ""
-    rendered: str = ""  # as later prompts show it: with what its code printed, where the step format shows that
-    kind: str | None = None  # the step format's own name
+    rendered: str = ""  # as later prompts show it: with its output, if the step format shows that
+    kind: str | None = None  # named by the step format
     verdict: Verdict = Verdict.OK
     error: str = ""
-    answer: str | None = None  # set on terminals only
-    correct: bool | None = None  # None: unknown
+    answer: str | None = None  # of a terminal; None for any other node
+    correct: bool | None = None  # None if not judged or undecided
     visits: int = 0
     value_sum: float = 0.0
     ppm_score: float | None = None
-    num_samples: int = 1  # equal samples merged into this node
+    num_samples: int = 1  # merged into this node
     closed: bool = False
     dead_end: bool = False
     expanded: bool = False
-    num_tokens: int = 0  # of this text
-    sampled_tokens: int = 0  # of all samples merged into this node
+    num_tokens: int = 0  # of `text`
+    sampled_tokens: int = 0  # of all merged samples
     prompt_tokens: int = 0
     cached_tokens: int = 0
     logprob: float = 0.0
-    rollout: int = -1  # that created it
-    ended: int | None = None  # the (last) rollout that ended here
-    seconds: float = 0.0
-    policy_seconds: float = 0.0  # of the expansion of this node, waiting included, as the next two
+    rollout: int = -1  # the rollout that created the node
+    ended: int | None = None  # the last rollout that ended here
+    seconds: float = 0.0  # of its code
+    policy_seconds: float = 0.0  # this and the next two: of the expansion below this node, including waiting
     sandbox_seconds: float = 0.0
     scorer_seconds: float = 0.0
     checkpoint: str | None = None
@@ -56,14 +56,16 @@ class Node:
 
     @property
     def terminal(self) -> bool:
+        """Whether the node holds a final answer."""
         return self.answer is not None
 
     @property
     def valid(self) -> bool:
+        """Whether the step is well-formed and its code ran."""
         return self.verdict is Verdict.OK
 
     def path(self) -> list[Node]:
-        """The nodes from the first step to this one; empty at the root."""
+        """Return the nodes from the first step to this one; none for the root."""
         nodes, node = [], self
         while node.parent is not None:
             nodes.append(node)
@@ -71,10 +73,11 @@ class Node:
         return nodes[::-1]
 
     def prefix(self) -> list[str]:
+        """Return the rendered steps from the first one to this one."""
         return [node.rendered for node in self.path()]
 
     def walk(self) -> Iterator[Node]:
-        """This node and all valid ones below it, parents first, siblings in sampling order."""
+        """Yield this node and all valid nodes below it, parents first, siblings in sampling order."""
         stack = [self]
         while stack:
             node = stack.pop()
@@ -82,14 +85,14 @@ class Node:
             stack.extend(reversed(node.children))
 
 
-TIMES = ("cached_tokens", "policy_seconds", "sandbox_seconds", "scorer_seconds")  # how it went, not what came out
-_LEFT_OUT = ("parent", "rendered", "verdict", "checkpoint", "children", *TIMES)
-_STORED = tuple(name for name in Node.__slots__ if name not in _LEFT_OUT)
+TIMING_FIELDS = ("cached_tokens", "policy_seconds", "sandbox_seconds", "scorer_seconds")  # differ between equal runs
+_NOT_STORED = ("parent", "rendered", "verdict", "checkpoint", "children", *TIMING_FIELDS)
+_STORED = tuple(name for name in Node.__slots__ if name not in _NOT_STORED)
 
 
 @dataclass(slots=True, eq=False)
 class Tree:
-    """A problem's tree. `nodes` holds every node by id, the root first, invalid ones included."""
+    """A problem's tree. `nodes` holds every node by id, invalid ones included."""
 
     problem: Problem
     seed: int
@@ -97,23 +100,26 @@ class Tree:
 
     @classmethod
     def start(cls, problem: Problem, seed: int) -> Tree:
+        """Return a tree that has only a root."""
         return cls(problem, seed, [Node(0, None, depth=0, index=0)])
 
     @property
     def root(self) -> Node:
+        """The node of the question, before any step."""
         return self.nodes[0]
 
     @property
     def num_rollouts(self) -> int:
+        """Rollouts that have ended."""
         return 1 + max((node.ended for node in self.nodes if node.ended is not None), default=-1)
 
     @property
     def num_tokens(self) -> int:
-        """All tokens that the policy generated for this tree."""
+        """Tokens that the policy generated for this tree, merged samples included."""
         return sum(node.sampled_tokens for node in self.nodes)
 
     def add(self, parent: Node, **fields: Any) -> Node:
-        """A new node below `parent`, its child where it is valid."""
+        """Add a node below `parent` and return it. A valid node becomes a child of `parent`."""
         node = Node(len(self.nodes), parent, parent.depth + 1, **fields)
         node.rendered = node.rendered or node.text
         self.nodes.append(node)
@@ -122,10 +128,11 @@ class Tree:
         return node
 
     def walk(self) -> Iterator[Node]:
+        """Yield all valid nodes, parents first, siblings in sampling order."""
         return self.root.walk()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain row a node, by id; everything but the live checkpoint and the times."""
+        """Return one row for each node, by id, without checkpoints and timings."""
         return [
             {
                 "seed": self.seed,
@@ -140,7 +147,7 @@ class Tree:
 
     @classmethod
     def from_records(cls, problem: Problem, records: Iterable[Mapping[str, Any]], steps: StepFormat) -> Tree:
-        """The tree that `to_records` wrote; rows may come in any order and with further columns."""
+        """Return the tree that `to_records` wrote. Rows may be in any order and have more columns."""
         rows = sorted(records, key=lambda row: int(row["id"]))
         nodes: list[Node] = []
         for row in rows:
@@ -155,7 +162,7 @@ class Tree:
 
 
 def close_upwards(node: Node | None) -> None:
-    """Close a node all of whose children are closed, and so on upwards."""
+    """Close `node` if all its children are closed, then its parent likewise, and so on."""
     while node is not None and node.children and all(child.closed for child in node.children):
         node.closed = True
         node = node.parent

@@ -1,4 +1,4 @@
-"""`rstar serve`: deep thinking over HTTP, in the form of OpenAI's chat completions.
+"""`rstar serve`: a run's policy and PPM over HTTP, as OpenAI chat completions.
 
-The way in is `serve.server.serve_run`. Never imports cli.
+The way in is `serve.server.serve_run`. It must never import cli.
 """

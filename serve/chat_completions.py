@@ -1,7 +1,7 @@
-"""OpenAI's format of chat completions: requests read, replies, chunks and errors written. No I/O.
+"""OpenAI's chat completions format: reads requests; writes replies, stream chunks and errors. No I/O.
 
-What is beyond it: a request may say `budget` ("16", "20000t", "30s"), replies carry `rstar` (score, runner-up, votes,
-cost, the rendered steps), and while the search goes on a stream tells of better trajectories as `reasoning_content`.
+Additions to the format: a request can have a `budget` ("16", "20000t", "30s"). A reply has a field `rstar` with the
+score, runner-up, votes, cost and steps. A stream reports each better trajectory as `reasoning_content`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Any
 
 from domains.protocol import Domain
 from report.solution import markdown, summary
-from rstar.inference.solving import Budget, Ending, Solution
+from rstar.inference.budget import Budget
+from rstar.inference.solution import Ending, Solution
 from rstar.inference.thinking import ScoredTrajectory
 from rstar.protocols import UserError
 
 Json = dict[str, Any]
 INVALID = "invalid_request_error"
-MAX_ECHO_CHARS = 80
+MAX_QUOTED_CHARS = 80
 
 
-class Refusal(Exception):
-    """A request that gets an error for an answer; `outcome` is the name under which it is counted."""
+class ApiError(Exception):
+    """An error reply; `outcome` is its label in the metrics."""
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request as the service understands it."""
+class ChatRequest:
+    """What the service uses of a request."""
 
     question: str
     stream: bool = False
@@ -53,20 +54,20 @@ class Asked:
     seed: int = 0
 
 
-def read_request(body: bytes, *, model: str, max_chars: int) -> Asked:
-    """Read a request for `model`; raises Refusal. The last user message is the problem, the others are not read."""
+def read_request(body: bytes, *, model: str, max_chars: int) -> ChatRequest:
+    """Read a request for `model`. The last user message is the problem; other messages are ignored. Raises ApiError."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON") from None
+        raise ApiError(400, "the body is not JSON") from None
     if not isinstance(content, dict):
-        raise Refusal(400, "the body is not a JSON object")
-    if (asked := content.get("model", model)) != model:
-        raise Refusal(404, f"the model {_short(str(asked))!r} is not here; this is {model!r}", code="model_not_found")
+        raise ApiError(400, "the body is not a JSON object")
+    if (wanted := content.get("model", model)) != model:
+        raise ApiError(404, f"no model {_quoted(str(wanted))!r} here; use {model!r}", code="model_not_found")
     if content.get("n") not in (None, 1):
-        raise Refusal(400, "n: one choice is given; the runner-up is in the field rstar")
+        raise ApiError(400, "n: must be 1; the field rstar of the reply has the runner-up")
     options = content.get("stream_options")
-    return Asked(
+    return ChatRequest(
         question=_question(content.get("messages"), max_chars),
         stream=_typed(content, "stream", bool, False),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -77,23 +78,23 @@ def read_request(body: bytes, *, model: str, max_chars: int) -> Asked:
 
 def _question(messages: object, max_chars: int) -> str:
     if not isinstance(messages, list):
-        raise Refusal(400, "messages: expected a list of messages")
+        raise ApiError(400, "messages: expected a list of messages")
     users = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
     if not users:
-        raise Refusal(400, "messages: there is no user message")
+        raise ApiError(400, "messages: there is no user message")
     question = _text(users[-1].get("content")).strip()
     if not question:
-        raise Refusal(400, "messages: the last user message is empty")
+        raise ApiError(400, "messages: the last user message is empty")
     if len(question) > max_chars:
-        words = f"the problem has {len(question)} characters, more than the {max_chars} that are read"
-        raise Refusal(400, words, code="context_length_exceeded")
+        message = f"the problem has {len(question)} characters; at most {max_chars} are allowed"
+        raise ApiError(400, message, code="context_length_exceeded")
     if any("\ud800" <= character <= "\udfff" for character in question):
-        raise Refusal(400, "messages: the text is not valid Unicode (a lone surrogate)")
+        raise ApiError(400, "messages: the text is not valid Unicode (a lone surrogate)")
     return question
 
 
 def _text(content: object) -> str:
-    """The text of a message, which is a string or a list of parts."""
+    """Return the text of a message, which is a string or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -102,7 +103,7 @@ def _text(content: object) -> str:
         ]
         if all(isinstance(part, str) for part in parts):
             return "\n".join(map(str, parts))
-    raise Refusal(400, "messages: only text is read; expected a string, or parts of type text")
+    raise ApiError(400, "messages: only text is supported; expected a string, or parts of type text")
 
 
 def _typed(content: Json, name: str, kind: type, default: Any) -> Any:
@@ -110,62 +111,62 @@ def _typed(content: Json, name: str, kind: type, default: Any) -> Any:
     if value is None:
         return default
     if type(value) is not kind:
-        raise Refusal(400, f"{name}: expected {'true or false' if kind is bool else 'a whole number'}")
+        raise ApiError(400, f"{name}: expected {'true or false' if kind is bool else 'a whole number'}")
     return value
 
 
 def _budget(content: Json) -> Budget | None:
-    """The request's own limits: `budget`, and OpenAI's bound on all generated tokens, hidden ones included."""
+    """Return the request's limits: `budget`, and OpenAI's `max_completion_tokens`, a limit of all generated tokens."""
     budget, tokens = content.get("budget"), _typed(content, "max_completion_tokens", int, None)
     if budget is not None and type(budget) not in (str, int):
-        raise Refusal(400, "budget: expected a text, such as '16', '20000t' or '30s', or a whole number")
+        raise ApiError(400, "budget: expected a whole number, or a text such as '16', '20000t' or '30s'")
     if tokens is not None and tokens < 1:
-        raise Refusal(400, "max_completion_tokens: expected a number more than 0")
+        raise ApiError(400, "max_completion_tokens: expected at least 1")
     try:
-        limits = [Budget.read(_short(str(budget).strip()))] if budget is not None else []
+        limits = [Budget.read(_quoted(str(budget).strip()))] if budget is not None else []
     except UserError as error:
-        raise Refusal(400, str(error)) from None
+        raise ApiError(400, str(error)) from None
     limits += [Budget(tokens=tokens)] if tokens is not None else []
     return limits[0].within(limits[-1]) if limits else None
 
 
-def _short(text: str) -> str:
-    """The text as a message may repeat it; what is cut is marked, and so no budget."""
-    return text if len(text) <= MAX_ECHO_CHARS else text[: MAX_ECHO_CHARS - 1] + "…"
+def _quoted(text: str) -> str:
+    """Return a text short enough for an error message. A shortened one ends with "…", so it is never a valid budget."""
+    return text if len(text) <= MAX_QUOTED_CHARS else text[: MAX_QUOTED_CHARS - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one request is answered with, whole or in chunks."""
+    """The reply to one request, as one object or as the chunks of a stream."""
 
     model: str
     domain: Domain
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, solution: Solution, *, timed_out: bool) -> Json:
-        message = {"role": "assistant", "content": self.content(solution), "refusal": None}
+    def completion(self, solution: Solution, *, timed_out: bool) -> Json:
+        message = {"role": "assistant", "content": self._content(solution), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(solution)}
-        told = {"rstar": extra(solution, timed_out=timed_out), "usage": usage(solution)}
-        return self._head("chat.completion") | {"choices": [choice]} | told
+        fields = {"rstar": rstar_field(solution, timed_out=timed_out), "usage": usage(solution)}
+        return self._head("chat.completion") | {"choices": [choice]} | fields
 
-    def content(self, solution: Solution) -> str:
-        return markdown(solution.best.steps, self.domain) if solution.best else ""
-
-    def first(self) -> Json:
+    def first_chunk(self) -> Json:
         return self._chunk({"role": "assistant", "content": ""})
 
-    def better(self, trajectory: ScoredTrajectory, *, num_rollouts: int, num_tokens: int) -> Json:
-        words = f"best so far: {trajectory.answer} (PPM score {trajectory.score:.3f}, {num_tokens} tokens)\n"
-        told = {"answer": trajectory.answer, "score": trajectory.score, "rollouts": num_rollouts, "tokens": num_tokens}
-        return self._chunk({"reasoning_content": words}) | {"rstar": told}
+    def progress_chunk(self, best: ScoredTrajectory, *, num_rollouts: int, num_tokens: int) -> Json:
+        text = f"best so far: {best.answer} (PPM score {best.score:.3f}, {num_tokens} tokens)\n"
+        fields = {"answer": best.answer, "score": best.score, "rollouts": num_rollouts, "tokens": num_tokens}
+        return self._chunk({"reasoning_content": text}) | {"rstar": fields}
 
-    def rest(self, solution: Solution, *, timed_out: bool, include_usage: bool) -> Iterator[Json]:
-        for line in self.content(solution).splitlines(keepends=True):
+    def last_chunks(self, solution: Solution, *, timed_out: bool, include_usage: bool) -> Iterator[Json]:
+        for line in self._content(solution).splitlines(keepends=True):
             yield self._chunk({"content": line})
-        yield self._chunk({}, finish_reason(solution)) | {"rstar": extra(solution, timed_out=timed_out)}
+        yield self._chunk({}, finish_reason(solution)) | {"rstar": rstar_field(solution, timed_out=timed_out)}
         if include_usage:
             yield self._head("chat.completion.chunk") | {"choices": [], "usage": usage(solution)}
+
+    def _content(self, solution: Solution) -> str:
+        return markdown(solution.best.steps, self.domain) if solution.best else ""
 
     def _chunk(self, delta: Json, finish_reason: str | None = None) -> Json:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -176,22 +177,23 @@ class Reply:
 
 
 def finish_reason(solution: Solution) -> str:
-    """Tell `length` where the budget ended without an answer."""
+    """Return `length` if the budget ended the search before any answer."""
     return "length" if solution.best is None and solution.ending is Ending.BUDGET else "stop"
 
 
-def extra(solution: Solution, *, timed_out: bool) -> Json:
+def rstar_field(solution: Solution, *, timed_out: bool) -> Json:
     steps = list(solution.best.steps) if solution.best else []
     return summary(solution) | {"timed_out": timed_out, "steps": steps}
 
 
 def usage(solution: Solution) -> Json:
-    """Count the question's prompt once, and the tokens that the search generated, but for expansions cut off."""
+    """Count the question's prompt once, and all generated tokens except those of expansions that were cancelled."""
     prompt, generated = solution.prompt_tokens, solution.num_tokens
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
 def event(content: Json) -> bytes:
+    """Return a server-sent event."""
     return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""The process of `rstar serve`: its port, its engines, and its end."""
+"""The process of `rstar serve`: its port, its engines, and how it stops."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from starlette.applications import Starlette
 
 from flows import plans
 from flows.recipe import Recipe
-from rstar.inference.solving import Budget
+from rstar.inference.budget import Budget
 from rstar.protocols import UserError
 from serve.service import Limits, Service
-from tasks.lib.engines import Models, opened
+from tasks.lib.engines import Models, open_engines
 
-GRACE_SECONDS = 10  # for the last answers to leave, and for their searches to end
-SPARE_CONNECTIONS = 64  # besides those of searches: to be refused, or ask for /health and /metrics
+GRACE_SECONDS = 10  # to send the last replies, and for the searches to end
+SPARE_CONNECTIONS = 64  # in addition to those of searches: for refused requests, /health and /metrics
 
 
 class Server(uvicorn.Server):
-    """Ends on SIGINT and SIGTERM with the answers that are there; a second signal ends it at once."""
+    """A uvicorn server. SIGINT or SIGTERM stops the searches and sends their replies; a second one ends it at once."""
 
     def __init__(self, app: Starlette, on_stop: Callable[[], None], *, max_searches: int) -> None:
         super().__init__(
@@ -60,17 +60,17 @@ def serve_run(
     root: str, recipe: Recipe, models: Models, *, host: str, port: int, limits: Limits, budget: Budget | None,
     console: Console,
 ) -> None:  # fmt: skip
-    """Serve models of the run at `root` until a signal comes."""
+    """Serve models of the run at `root` until a signal arrives."""
 
     async def serve(listening: socket.socket) -> None:
-        settings, top_k = plans.examination(recipe).settings, recipe.evaluation.top_k
-        async with opened(models, plans.sandbox(recipe)) as engines:
-            each = budget or plans.budget(recipe)
-            service = Service(recipe.run.name, engines, settings, budget=each, limits=limits, top_k=top_k)
-            place = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
-            words = f"{each} a problem, {limits.max_in_flight} at once, {limits.timeout_seconds:g} s at most"
+        settings, top_k = plans.inference_settings(recipe), recipe.evaluation.top_k
+        async with open_engines(models, plans.sandbox(recipe)) as engines:
+            default = budget or plans.budget(recipe)
+            service = Service(recipe.run.name, engines, settings, budget=default, limits=limits, top_k=top_k)
+            url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
+            costs = f"{default} per problem, {limits.timeout_seconds:g} s at most, {limits.max_in_flight} at a time"
             console.print(
-                f"model {service.model} of {root} at {place} ({words}); Ctrl-C stops", markup=False, soft_wrap=True
+                f"model {service.model} of {root} at {url} ({costs}); Ctrl-C stops", markup=False, soft_wrap=True
             )
             server = Server(service.app(), service.stop, max_searches=limits.max_in_flight)
             try:
@@ -84,8 +84,9 @@ def serve_run(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port before any model is loaded."""
+    """Open the port, before any model is loaded. Raises UserError if that fails."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror or error})") from None
+        reason = error.strerror or error
+        raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}); choose another port") from None

@@ -1,4 +1,4 @@
-"""Prefect tasks, one file a task, named as in the paper: each reads, calls something pure, and writes.
+"""Prefect tasks, one in each file, named as in the paper. A task reads files, calls the other rooms, and writes files.
 
-The way in is flows/. What tasks share is in tasks/lib/. Never imports flows, cli or serve.
+The way in is flows/. tasks/lib/ holds what tasks share. Never imports flows, cli or serve.
 """

@@ -1,7 +1,7 @@
 """Q-value aggregation: the trajectories of a round with their Q-values, and the SFT set chosen from them.
 
-Section 3.2 (Q-values), Section 3.4 (the two correct trajectories with the highest mean Q); Table 7's other choices are
-written beside it, for comparison only.
+Section 3.2 (Q-values) and Section 3.4 (the two correct trajectories with the highest mean Q). The other choices of
+Table 7 are written to a file of their own and not trained on.
 """
 
 from __future__ import annotations
@@ -18,82 +18,88 @@ from store.layout import Run
 from tasks.lib.phases import Phase, finished
 from tasks.lib.problems import round_problems
 from tasks.lib.progress import Stage
-from tasks.lib.retries import KEPT, infrastructure_failed
-from tasks.lib.trees import Searched, searched, tree_seed
+from tasks.lib.retries import CACHE_POLICY, infrastructure_failed
+from tasks.lib.trees import SearchedProblem, searched_problems, tree_seed
 from tasks.lib.truth import has_wrong_step
 
-COMPARISON = "comparison"  # the part of the SFT table that is not trained on
+COMPARISON = "comparison"  # name of the file with the choices that are not trained on
 Row = dict[str, Any]
 
 
 @task(
-    persist_result=True, cache_policy=KEPT, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
+    persist_result=True, cache_policy=CACHE_POLICY, retries=2, retry_delay_seconds=5, timeout_seconds=6 * 3600,
     retry_condition_fn=infrastructure_failed, task_run_name="q-values-{round}",
 )  # fmt: skip
 async def aggregate_q_values(
     root: str, round: int, *, domain: str, num_per_problem: int, min_correct_synthetic: float, seed: int, recipe: str
 ) -> dict[str, int]:
-    """Merge trees, write the round's trajectories and its SFT set."""
+    """Merge the trees of each problem; write the trajectories and the SFT set of the round."""
     run = Run(root)
     if (done := finished(run, round, "extraction", run.trajectories(round), run.sft(round))) is not None:
         return done
     with Phase(run, round, "extraction", recipe=recipe) as phase:
-        asked = round_problems(run, round)
-        stage = Stage("Q-values", round, len(asked.problems))
+        problem_set = round_problems(run, round)
+        stage = Stage("Q-values", round, len(problem_set.problems))
         common = {"run": run.name, "round": round, "recipe": recipe}
-        found_rows: list[Row] = []
-        chosen_rows: list[Row] = []
-        other_rows: list[Row] = []
-        for one in searched(run, round, asked.problems, find_domain(domain)):
-            found = trajectories(one.tree)
-            truth = asked.truths.get(one.problem.id)
-            wrong = {found_one.found: has_wrong_step(truth, found_one.steps) for found_one in found}
-            found_rows += [common | trajectory_row(one, each, wrong[each.found]) for each in found]
-            suspect = one.problem.id in asked.synthetic and label_is_suspect(found, min_correct=min_correct_synthetic)
-            verified = [] if suspect else sft_choice(found, per_problem=num_per_problem)
-            draw = {"num_chosen": num_per_problem, "seed": tree_seed(seed, one.problem.id, 0)}
-            chosen_rows += [common | row for row in sft_rows(one, "verified", verified, wrong)]
-            other_rows += [common | row for row in sft_rows(one, "rejection", rejection_choice(found, **draw), wrong)]
-            other_rows += [common | row for row in sft_rows(one, "random", random_choice(found, **draw), wrong)]
+        trajectory_rows: list[Row] = []
+        sft_rows: list[Row] = []
+        comparison_rows: list[Row] = []
+        for searched in searched_problems(run, round, problem_set.problems, find_domain(domain)):
+            id = searched.problem.id
+            found = trajectories(searched.tree)
+            wrong = {each.terminal_id: has_wrong_step(problem_set.truths.get(id), each.steps) for each in found}
+            trajectory_rows += [common | trajectory_row(searched, each, wrong[each.terminal_id]) for each in found]
+            suspect = id in problem_set.synthetic and label_is_suspect(found, min_correct=min_correct_synthetic)
+            verified = [] if suspect else sft_choice(found, num_chosen=num_per_problem)
+            sft_rows += [common | row for row in choice_rows(searched, "verified", verified, wrong)]
+            for choice, choose in (("rejection", rejection_choice), ("random", random_choice)):
+                chosen = choose(found, num_chosen=num_per_problem, seed=tree_seed(seed, id, 0))
+                comparison_rows += [common | row for row in choice_rows(searched, choice, chosen, wrong)]
             await stage.advance()
-        shards.write_rows(run.trajectories(round), "trajectories", found_rows)
-        shards.write_rows(run.sft(round, COMPARISON), "sft", other_rows)
-        shards.write_rows(run.sft(round), "sft", chosen_rows)
-        phase.counts = {"trajectories": len(found_rows), "sft": len(chosen_rows)}
+        shards.write_rows(run.trajectories(round), "trajectories", trajectory_rows)
+        shards.write_rows(run.sft(round, COMPARISON), "sft", comparison_rows)
+        shards.write_rows(run.sft(round), "sft", sft_rows)
+        phase.counts = {"trajectories": len(trajectory_rows), "sft": len(sft_rows)}
     return phase.counts
 
 
-def trajectory_row(one: Searched, found: Trajectory, wrong_step: bool | None) -> Row:
+def trajectory_row(searched: SearchedProblem, trajectory: Trajectory, wrong_step: bool | None) -> Row:
+    """Return a trajectory as a row."""
     return {
-        "problem_id": one.problem.id,
-        "path": [one.refs[id] for id in found.node_ids],
-        "steps": list(found.steps),
-        "answer": found.answer,
-        "correct": bool(found.correct),
-        "qs": list(found.qs),
-        "mean_q": found.mean_q,
-        "min_q": found.min_q,
-        "num_steps": len(found.steps),
-        "num_tokens": found.num_tokens,
+        "problem_id": searched.problem.id,
+        "path": [searched.refs[id] for id in trajectory.node_ids],
+        "steps": list(trajectory.steps),
+        "answer": trajectory.answer,
+        "qs": list(trajectory.qs),
+        **_common_columns(trajectory),
         "wrong_step": wrong_step,
     }
 
 
-def sft_rows(one: Searched, choice: str, chosen: Sequence[Trajectory], wrong: dict[int, bool | None]) -> list[Row]:
+def choice_rows(
+    searched: SearchedProblem, choice: str, chosen: Sequence[Trajectory], wrong: dict[int, bool | None]
+) -> list[Row]:
+    """Return the chosen trajectories of a problem as rows. `wrong` says by terminal id which have a wrong step."""
     return [
         {
-            "problem_id": one.problem.id,
-            "question": one.problem.question,
-            "response": found.text,
+            "problem_id": searched.problem.id,
+            "question": searched.problem.question,
+            "response": trajectory.text,
             "choice": choice,
             "rank": rank,
-            "node": one.refs[found.found],
-            "correct": bool(found.correct),
-            "mean_q": found.mean_q,
-            "min_q": found.min_q,
-            "num_steps": len(found.steps),
-            "num_tokens": found.num_tokens,
-            "wrong_step": wrong[found.found],
+            "node": searched.refs[trajectory.terminal_id],
+            **_common_columns(trajectory),
+            "wrong_step": wrong[trajectory.terminal_id],
         }
-        for rank, found in enumerate(chosen)
+        for rank, trajectory in enumerate(chosen)
     ]
+
+
+def _common_columns(trajectory: Trajectory) -> Row:
+    return {
+        "correct": trajectory.correct,
+        "mean_q": trajectory.mean_q,
+        "min_q": trajectory.min_q,
+        "num_steps": len(trajectory.steps),
+        "num_tokens": trajectory.num_tokens,
+    }

@@ -1,4 +1,4 @@
-"""The report of a run, written as it stands, with a link to it in Prefect's UI."""
+"""The report of a run, and a link to it in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from report import page
 
 @task(retries=1, retry_delay_seconds=5, timeout_seconds=600)
 async def write_report(root: str) -> str:
-    """Write the report; return its place."""
-    place = page.write_report(root)
-    link = place if "://" in place else f"file://{place}"
+    """Write the report; return its path or URL."""
+    url = page.write_report(root)
+    link = url if "://" in url else f"file://{url}"
     await acreate_link_artifact(link, key="report", link_text="report.html", description=f"Report of {root}")
-    return place
+    return url

@@ -1,4 +1,4 @@
-"""Mathematics as a domain: problems with a final answer, solved by Python programs told in steps.
+"""Mathematics as a domain: problems with a final answer, solved by Python programs written step by step.
 
 Section 3.2 (code-augmented CoT data synthesis) and Appendix A.3 (prompts).
 """
@@ -13,7 +13,7 @@ from rstar.protocols import Executor
 
 
 class Mathematics:
-    """A `domains.protocol.Domain`."""
+    """The domain of mathematics; its methods are those of `domains.protocol.Domain`."""
 
     name = "mathematics"
     stop_strings = steps.STOP_STRINGS
@@ -32,13 +32,15 @@ class Mathematics:
     few_shot_prompt = staticmethod(prompts.render_few_shot)
 
     def readable(self, answers: Sequence[str]) -> list[bool]:
+        """Return for each ground truth whether answers can be compared with it. Blocks."""
         judge = MathJudge()
         try:
-            return judge.parseable_all(answers)
+            return judge.readable(answers)
         finally:
             judge.close()
 
     def judge(self, executor: Executor) -> MathJudge:
+        """Return a new judge, which needs no executor."""
         return MathJudge()
 
 

@@ -1,11 +1,10 @@
-"""What the policy is asked: the zero-shot prompt after SFT, and the bootstrap model's few-shot prompt.
+"""The prompts: zero-shot for a fine-tuned policy, few-shot for the bootstrap model.
 
 Appendix A.3. The zero-shot prompt is the same bytes in training, search and scoring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 INSTRUCTION = """\
@@ -17,7 +16,7 @@ step prints the final answer and ends with <end_of_code>. After the output, stat
 
 @dataclass(frozen=True, slots=True)
 class WorkedExample:
-    """A question and a whole response to it."""
+    """A question and a whole response, for the few-shot prompt."""
 
     question: str
     response: str
@@ -48,12 +47,10 @@ WORKED_EXAMPLES = (
 
 
 def render_prompt(question: str) -> str:
-    """The zero-shot prompt, followed at once by the first step's <code>."""
+    """Return the zero-shot prompt. The <code> of the first step follows it without a newline."""
     return f"<|user|>:\n{question}\n<|assistant|>: Let's think step by step and solve the problem with code."
 
 
-def render_few_shot(
-    question: str, *, instruction: str = INSTRUCTION, examples: Sequence[WorkedExample] = WORKED_EXAMPLES
-) -> str:
-    """The bootstrap model's prompt: an instruction, worked examples, and the question, followed by <code>."""
-    return "\n\n".join([instruction, *map(str, examples), f"Question: {question}\n"])
+def render_few_shot(question: str) -> str:
+    """Return the few-shot prompt: an instruction, worked examples and the question. <code> follows it."""
+    return "\n\n".join([INSTRUCTION, *map(str, WORKED_EXAMPLES), f"Question: {question}\n"])

@@ -1,7 +1,7 @@
-"""The code-augmented step: its markers, and how a step is read, rendered and compared.
+"""The code-augmented step: its markers, and how steps are read, rendered and compared.
 
-Section 3.2 (code-augmented CoT data synthesis); docs/architecture.md, "A step, in bytes".
-Texts are kept byte for byte, so that the reference implementation's SFT and PPM sets load here.
+Section 3.2 (code-augmented CoT data synthesis); docs/architecture.md, "A step, in bytes". The markers are those of the
+reference code, byte for byte, so that its SFT and PPM data sets can be read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ENDS = (END_OF_STEP, END_OF_CODE, END_OF_OUTPUT, END_OF_ANSWER)
 BOUNDARY = re.compile("|".join([f"(?={re.escape(CODE)})", *(f"(?<={re.escape(end)})" for end in _ENDS)]))
 
 _MARKER = re.compile("|".join(MARKERS))
-_MARKER_KEPT = re.compile(f"({_MARKER.pattern})")  # split by it, markers are parts too
+_MARKER_GROUP = re.compile(f"({_MARKER.pattern})")  # splits a text into markers and the parts between them
 _STOP = re.compile("|".join(STOP_STRINGS))
 _OUTPUT_BLOCK = re.compile(rf"(?<={END_OF_CODE})\s*{OUTPUT}.*?{END_OF_OUTPUT}", re.DOTALL)
 _STEP = re.compile(
@@ -40,7 +40,7 @@ _BOXED = re.compile(r"\\boxed\s*\{")
 
 
 class StepKind(StrEnum):
-    """What a step does, told by the marker that ends it."""
+    """The kind of a step, given by its end marker."""
 
     CODE = "code"
     LAST_CODE = "last_code"
@@ -51,7 +51,7 @@ _KINDS = {END_OF_STEP: StepKind.CODE, END_OF_CODE: StepKind.LAST_CODE, END_OF_AN
 
 
 def read_step(text: str, prefix: Sequence[str]) -> Step:
-    """Read a candidate that follows the rendered steps of `prefix`."""
+    """Read a candidate step that follows the rendered steps of `prefix`."""
     kind = kind_of(text)
     if reason := _malformed(text, kind, _previous_kind(prefix[-1]) if prefix else None):
         return Step(kind, malformed=reason)
@@ -61,18 +61,18 @@ def read_step(text: str, prefix: Sequence[str]) -> Step:
 
 
 def kind_of(text: str) -> StepKind | None:
-    """The kind of a step, rendered or not; None where it has no end marker."""
+    """Return the kind of a step, rendered or not; None if it has no end marker."""
     body = text.rstrip()
     if body.endswith(END_OF_OUTPUT) and END_OF_CODE in body:
         return StepKind.LAST_CODE
     return _KINDS.get(body[body.rfind("<") :])
 
 
-_previous_kind = lru_cache(maxsize=256)(kind_of)  # candidates of one node follow the same step
+_previous_kind = lru_cache(maxsize=256)(kind_of)  # all candidates of a node follow the same step
 
 
 def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> str | None:
-    """Why `text` cannot follow a step of kind `previous`; None where it can."""
+    """Return why `text` cannot follow a step of kind `previous`; None if it can."""
     if kind is None:
         return "the step has no end marker"
     if len(_STOP.findall(text)) > 1:
@@ -83,10 +83,10 @@ def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> s
         if previous in (StepKind.LAST_CODE, StepKind.ANSWER):
             return "code follows after the end of the code"
         first = previous is None
-        # Not only at its start: what stands before a second <code> would not be run.
+        # `code_of` returns only what follows the marker, so a second one would hide code from the executor.
         if text.lstrip().startswith(CODE) != first or text.count(CODE) != first:
             return f"the first step starts with {CODE}, and only the first"
-        # A comment may swallow its code: it would run, change nothing, and be learnt.
+        # If the newline after a comment is missing, the code is part of the comment. Such a step would run.
         return None if _has_code(code_of(text)) else "the step has no code"
     if previous is not StepKind.LAST_CODE:
         return "the answer comes before the end of the code"
@@ -96,12 +96,12 @@ def _malformed(text: str, kind: StepKind | None, previous: StepKind | None) -> s
 
 
 def _has_code(body: str) -> bool:
-    """Whether there is more than comments and blank lines."""
+    """Return whether a text has more than comments and blank lines."""
     return any(line.strip() and not line.lstrip().startswith("#") for line in body.splitlines())
 
 
 def code_of(text: str) -> str:
-    """The Python of a step, without its markers."""
+    """Return the Python code of a step, without its markers."""
     end = _STOP.search(text)
     body = text[: end.start()] if end else text
     _, marker, after = body.partition(CODE)
@@ -109,7 +109,7 @@ def code_of(text: str) -> str:
 
 
 def answer_of(text: str) -> str | None:
-    r"""The content of the last balanced, non-empty \boxed{...}."""
+    r"""Return the content of the last balanced, non-empty \boxed{...}; None if there is none."""
     for match in reversed(list(_BOXED.finditer(text))):
         end = _closing_brace(text, match.end())
         if end is not None and (content := text[match.end() : end].strip()):
@@ -118,30 +118,30 @@ def answer_of(text: str) -> str | None:
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    depth, at = 1, start
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1  # an escaped brace is a character of the answer
-        elif text[at] in "{}":
-            depth += 1 if text[at] == "{" else -1
+    depth, index = 1, start
+    while index < len(text):
+        if text[index] == "\\":
+            index += 1  # an escaped brace is part of the answer
+        elif text[index] in "{}":
+            depth += 1 if text[index] == "{" else -1
             if depth == 0:
-                return at
-        at += 1
+                return index
+        index += 1
     return None
 
 
 def render(text: str, output: str) -> str:
-    """The rendered step: after a last code step, what the sandbox printed stands between the output markers."""
+    """Return the rendered step. After a last code step, that is the step and its output between output markers."""
     if kind_of(text) is not StepKind.LAST_CODE:
         return text
-    printed = _MARKER.sub("", output).strip()  # a program that prints markers must not move the loss mask
+    printed = _MARKER.sub("", output).strip()  # a program may print markers, which would shift the loss mask
     return f"{text}\n{OUTPUT}{printed}{END_OF_OUTPUT}"
 
 
 def parse_response(response: str) -> list[str]:
-    """Split a whole response into rendered steps, whose concatenation is `response` byte for byte.
+    """Split a whole response into rendered steps, which join to `response` byte for byte.
 
-    Blank text after the last step belongs to it; anything else there is a last, unfinished step.
+    Blank text after the last step belongs to that step. Other text there is a last, unfinished step.
     """
     steps = _STEP.findall(response)
     rest = response[sum(map(len, steps)) :]
@@ -153,13 +153,13 @@ def parse_response(response: str) -> list[str]:
 
 
 def output_spans(text: str) -> list[tuple[int, int]]:
-    """Character spans that the sandbox wrote, not the policy: they stay out of the SFT loss."""
+    """Return the character spans of outputs, which the sandbox wrote: they are left out of the SFT loss."""
     return [match.span() for match in _OUTPUT_BLOCK.finditer(text)]
 
 
 def normalized(text: str) -> str:
-    """The text with white space normalised; indentation is kept, because in Python it is not only white space."""
-    lines = "\n".join(_MARKER_KEPT.split(text)).splitlines()
+    """Return the text with normalised white space. Indentation is kept: in Python it is part of the program."""
+    lines = "\n".join(_MARKER_GROUP.split(text)).splitlines()
     return "\n".join([_normalized_line(line) for line in lines if line and not line.isspace()])
 
 
@@ -171,7 +171,7 @@ def _normalized_line(line: str) -> str:
 
 
 def with_stop(text: str) -> str:
-    """Add the marker that belongs to the form of a step that ended at one.
+    """Add the end marker to a finished step, as its form requires.
 
     An answer ends with <end_of_answer>, code whose last line prints with <end_of_code>, other code with <end_of_step>.
     """
@@ -181,7 +181,7 @@ def with_stop(text: str) -> str:
 
 
 def parts(steps: Iterable[str]) -> Iterator[tuple[Part, str]]:
-    """Yield what rendered steps consist of, without their markers."""
+    """Yield the code, output and answer of rendered steps, without markers."""
     for step in steps:
         if kind_of(step) is StepKind.ANSWER:
             yield "answer", step.replace(ANSWER, "").replace(END_OF_ANSWER, "").strip()

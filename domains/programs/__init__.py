@@ -1,4 +1,5 @@
-"""Programs: Python functions written step by step, right where their unit tests pass.
+"""Programs: Python programs written step by step, which are correct if their unit tests pass.
 
-The way in is `domains.programs.domain.DOMAIN`. The smallest whole domain, to start a new one from. Imports rstar only.
+The way in is `domains.programs.domain.DOMAIN`. It is the smallest domain: start from it to write another. Imports rstar
+only.
 """

@@ -1,8 +1,8 @@
-"""Programs as a domain: a step adds lines to a program, and the program is right where its unit tests pass.
+"""Programs as a domain: each step adds lines to a program, which is correct if its unit tests pass.
 
-Not in the paper. The ground truth of a problem is the text of its unit tests, plain assertions about the program's
-names. The judge runs the tests after the program in the sandbox. It answers "wrong" where they fail, whatever the
-reason, a time limit included.
+Not in the paper. The ground truth of a problem is the text of its unit tests: assertions about the names that the
+program defines. The judge runs them after the program in the sandbox. A program whose tests fail for any reason,
+including a time limit, is wrong.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ assert area(2, 3) == 6
 
 
 class Programs:
-    """A `domains.protocol.Domain`."""
+    """The domain of programs; its methods are those of `domains.protocol.Domain`."""
 
     name = "programs"
     stop_strings = (END_OF_STEP, END_OF_PROGRAM)
     boundary = re.compile(f"(?<={END_OF_STEP})|(?<={END_OF_PROGRAM})")
 
     def read(self, text: str, prefix: Sequence[str]) -> Step:
-        """Read a candidate: code that runs, and a final one whose answer is the whole program."""
+        """Read a candidate. The answer of the final step is the whole program."""
         stops, code = _STOP.findall(text), self.code_of(text)
         kind = "last_lines" if END_OF_PROGRAM in stops else "lines"
         if len(stops) != 1 or not text.rstrip().endswith(stops[0]):
@@ -53,60 +53,73 @@ class Programs:
         return Step(kind, code, "\n".join([*map(self.code_of, prefix), code]), continues=False)
 
     def render(self, text: str, output: str) -> str:
+        """Return the step as it is: outputs are not shown."""
         return text
 
     def code_of(self, text: str) -> str:
+        """Return the text before the end marker."""
         return _STOP.split(text, maxsplit=1)[0].strip("\n")
 
     def normalized(self, text: str) -> str:
+        """Return the text without blank lines and white space at the ends of lines."""
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
     def prompt(self, question: str) -> str:
+        """Return the task without instructions."""
         return f"Task: {question}\n"
 
     def few_shot_prompt(self, question: str) -> str:
+        """Return the instructions, one worked example and the task."""
         return f"{INSTRUCTION}\n\n{EXAMPLE}\n\n{self.prompt(question)}"
 
     def split(self, response: str) -> list[str]:
+        """Split a response after each end marker."""
         steps = _STEP.findall(response)
         rest = response[sum(map(len, steps)) :]
         return [*steps, rest] if rest else steps
 
     def output_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return no spans: rendered steps hold no outputs."""
         return []
 
     def with_stop(self, text: str) -> str:
+        """Add the marker of a step. The end of a program cannot be told from its text."""
         return text + END_OF_STEP
 
     def parts(self, steps: Iterable[str]) -> Iterator[tuple[Part, str]]:
+        """Yield the code of each step."""
         for step in steps:
             yield "code", self.code_of(step)
 
     def final_answer(self, text: str) -> str | None:
+        """Return the whole text, which is a program; None if it is blank."""
         return text.strip() or None
 
     def readable(self, answers: Sequence[str]) -> list[bool]:
-        """Say of each text of unit tests whether it is Python."""
-        return [_is_python(answer) for answer in answers]
+        """Return for each text of unit tests whether it is valid Python."""
+        return [_is_python(tests) for tests in answers]
 
     @asynccontextmanager
     async def judge(self, executor: Executor) -> AsyncIterator[Judge]:
+        """Open a judge that runs unit tests in `executor`."""
         yield UnitTests(executor)
 
 
 class UnitTests:
-    """A Judge that runs the unit tests after the program."""
+    """A judge that runs the unit tests of a problem after a program."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
     async def correct(self, answer: str, truth: str) -> bool:
+        """Return whether the unit tests `truth` pass after the program `answer`."""
         execution = await self._executor.run(None, f"{answer}\n{truth}")
         if execution.checkpoint is not None:
             await self._executor.release(execution.checkpoint)
         return execution.verdict is Verdict.OK
 
     async def equivalent(self, answer: str, other: str) -> bool:
+        """Return whether two programs have the same text."""
         return answer.strip() == other.strip()
 
 

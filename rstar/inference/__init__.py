@@ -1,4 +1,4 @@
-"""Inference: deep thinking with the PPM, step beam search, and whole trajectories by the policy alone.
+"""Inference (Section 4.1): deep thinking and beam search with the PPM, and sampling from the policy alone.
 
-The way in is `rstar.inference.solving.solve`. Section 4.1, "Inference". Imports rstar only.
+The way in is `rstar.inference.solving.solve`. Imports rstar only.
 """

@@ -1,9 +1,9 @@
-"""Step beam search with the PPM: the cheaper of the two searches at inference.
+"""Step beam search with the PPM: a cheaper search at inference than MCTS.
 
-Not in the paper's text; its reference code has it beside MCTS. At each depth every partial trajectory of the beam is
-continued by n candidates; of all that are valid the best by the PPM's score stay, as many as the beam is wide. A
-trajectory that stays and is finished keeps its place, and is an answer. Departures from the reference, on purpose:
-there a finished candidate takes a place whatever its score, and is continued once more. No value is backed up.
+Not in the paper's text, but in its reference code. At each depth every partial trajectory of the beam gets n
+candidates. Of all valid ones those with the best PPM scores are kept, as many as the beam is wide. A kept trajectory
+that is finished is an answer and keeps its place in the beam. The reference code departs from this: there a finished
+candidate takes a place whatever its score, and is continued once more. No value is backed up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rstar.annotation import Annotation
 from rstar.checkpoints import Checkpoints
 from rstar.equivalence import Equivalence
 from rstar.expansion import Expander
-from rstar.inference.thinking import Conclusion, ScoredTrajectory, conclude, scored_trajectory
+from rstar.inference.thinking import ScoredTrajectory, scored_trajectory
 from rstar.protocols import Executor, Judge, Policy, Problem, StepFormat, StepScorer
 from rstar.search import cancel
 from rstar.tree import Node, Tree
@@ -23,7 +23,7 @@ from rstar.tree import Node, Tree
 
 @dataclass(frozen=True, slots=True)
 class BeamSettings:
-    """Partial trajectories that are kept, candidates of each, and the depth at which the unfinished are given up."""
+    """The parameters of a beam search. Trajectories that are unfinished at `max_depth` are dropped."""
 
     beam_width: int
     num_candidates: int
@@ -40,12 +40,10 @@ async def beam_search(
     judge: Judge,
     settings: BeamSettings,
     seed: int = 0,
-    top_k: int | None = None,
-) -> tuple[Conclusion, list[ScoredTrajectory], Tree]:
-    """Search and conclude as `rstar.inference.thinking.think` does; `problem.answer` is never read.
+) -> tuple[list[ScoredTrajectory], Tree]:
+    """Search; return at most `beam_width` trajectories in the order in which they were finished, and the tree.
 
-    Returns the conclusion, at most `beam_width` trajectories in the order in which they were finished, and the tree of
-    all that was sampled, whose visits stay at the PPM's one.
+    The tree holds all that was sampled, each node with the PPM's pseudo-visit only. `problem.answer` is never read.
     """
     tree = Tree.start(problem, seed)
     checkpoints = Checkpoints(executor, steps)
@@ -57,30 +55,29 @@ async def beam_search(
     beam = [tree.root]
     try:
         for depth in range(settings.max_depth):
-            children = await _expanded(expander, beam, depth)
-            kept = sorted(children, key=_score, reverse=True)[: settings.beam_width - len(finished)]
-            finished += [node for node in kept if node.terminal]
-            beam = [node for node in kept if not node.terminal]
+            children = await _expand_all(expander, beam, depth)
+            best = sorted(children, key=_score, reverse=True)[: settings.beam_width - len(finished)]
+            finished += [node for node in best if node.terminal]
+            beam = [node for node in best if not node.terminal]
             await checkpoints.release([node for node in children if node not in beam])
             if not beam:
                 break
     finally:
         await checkpoints.release_all(tree.nodes)
-    trajectories = [scored_trajectory(node) for node in finished]
-    return await conclude(trajectories, judge=judge, top_k=top_k), trajectories, tree
+    return [scored_trajectory(node) for node in finished], tree
 
 
-async def _expanded(expander: Expander, beam: list[Node], depth: int) -> list[Node]:
-    """The valid children of all nodes of the beam, asked for at once; best node's first, siblings as sampled."""
-    asked = [asyncio.create_task(expander.candidates(node)) for node in beam]
+async def _expand_all(expander: Expander, beam: list[Node], depth: int) -> list[Node]:
+    """Expand all nodes of the beam at once; return their valid children, in the order of the beam."""
+    expansions = [asyncio.create_task(expander.candidates(node)) for node in beam]
     try:
-        answered = [await expansion for expansion in asked]
+        results = [await expansion for expansion in expansions]
     finally:
-        await cancel(asked)
+        await cancel(expansions)
     children = []
-    for node, candidates in zip(beam, answered, strict=True):
+    for node, candidates in zip(beam, results, strict=True):
         expander.add(node, candidates, depth)
-        await expander.release_spent(node, candidates)
+        await expander.release_unneeded(node, candidates)
         children += node.children
     return children
 

@@ -1,7 +1,7 @@
-"""Whole trajectories by the policy alone: one, or the best of N by the PPM.
+"""Trajectories sampled from the policy alone, and best-of-N by the PPM.
 
-Section 4.1 (pass@1, Best-of-N) and Table 5. A trajectory is a rollout with one candidate a step; each step is run
-before the next is written.
+Section 4.1 (pass@1, Best-of-N) and Table 5. A sampled trajectory is a rollout with one candidate for each step; a step
+is run before the next one is sampled.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rstar.search import SearchSettings, search
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One trajectory's answer, None where it broke off; `correct` is False where the truth is not known."""
+    """A sampled trajectory, which may have ended without an answer."""
 
     answer: str | None
-    correct: bool
+    correct: bool  # False if there is no answer or it could not be judged
     num_tokens: int
-    steps: tuple[str, ...] = ()  # rendered, up to the answer or to where it broke off
+    steps: tuple[str, ...] = ()  # rendered, up to the last valid one
 
 
 async def sample(
@@ -34,7 +34,7 @@ async def sample(
     max_depth: int,
     seed: int,
 ) -> Sample:
-    """Write one trajectory; another seed, another trajectory."""
+    """Sample one trajectory. Another seed gives another trajectory."""
     tree = await search(
         problem,
         steps=steps,
@@ -48,11 +48,11 @@ async def sample(
     return Sample(last.answer, bool(last.correct), tree.num_tokens, tuple(last.prefix()))
 
 
-async def scored(question: str, samples: Sequence[Sample], scorer: StepScorer) -> list[ScoredTrajectory]:
-    """The samples that have an answer, each with the PPM's score of its last step: Best-of-N is `conclude(…).best`."""
+async def score_samples(question: str, samples: Sequence[Sample], scorer: StepScorer) -> list[ScoredTrajectory]:
+    """Score the last step of each sample that has an answer. Best-of-N is the `best_scored` of the result."""
     trajectories = []
-    for one in samples:
-        if one.answer is not None:
-            (score,) = await scorer.score(question, one.steps[:-1], one.steps[-1:])
-            trajectories.append(ScoredTrajectory(one.answer, score, one.steps, num_tokens=one.num_tokens))
+    for sample in samples:
+        if sample.answer is not None:
+            (score,) = await scorer.score(question, sample.steps[:-1], sample.steps[-1:])
+            trajectories.append(ScoredTrajectory(sample.answer, score, sample.steps, sample.num_tokens))
     return trajectories

@@ -1,11 +1,12 @@
-"""Deep thinking: the answer out of many trajectories, with no ground truth in sight.
+"""Deep thinking: search with the PPM and choose an answer from the trajectories, without the ground truth.
 
-Section 4.1, "Inference": the answer of the trajectory that the PPM scores best; majority votes are reported beside it.
+Section 4.1, "Inference". The answer is that of the trajectory with the best PPM score. Two majority votes over the same
+trajectories are reported beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rstar.annotation import Annotation
@@ -17,18 +18,17 @@ from rstar.tree import Node, Tree
 
 @dataclass(frozen=True, slots=True)
 class ScoredTrajectory:
-    """One trajectory's answer and the PPM's score of it."""
+    """The answer of a trajectory and the PPM's score of its last step."""
 
     answer: str
     score: float
-    steps: tuple[str, ...] = ()
-    node_id: int = -1
+    steps: tuple[str, ...] = ()  # rendered
     num_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """The answers that three rules draw from the same trajectories; None where there is no trajectory."""
+    """The answers that three rules choose from the same trajectories; None if there are no trajectories."""
 
     best: str | None
     majority: str | None
@@ -46,10 +46,8 @@ async def think(
     settings: SearchSettings,
     seed: int = 0,
     top_k: int | None = None,
-    on_rollout: Callable[[Tree, Node], None] | None = None,
 ) -> tuple[Conclusion, list[ScoredTrajectory], Tree]:
-    """Search at inference and conclude; `problem.answer` is never read, nodes' `correct` stays unknown."""
-    settings = replace(settings, annotation=Annotation.INFERENCE)
+    """Search and choose answers. `problem.answer` is never read, and no node is marked correct or wrong."""
     tree = await search(
         problem,
         steps=steps,
@@ -57,56 +55,54 @@ async def think(
         executor=executor,
         judge=judge,
         scorer=scorer,
-        settings=settings,
+        settings=replace(settings, annotation=Annotation.INFERENCE),
         seed=seed,
-        on_rollout=on_rollout,
     )
-    found = scored_trajectories(tree)
-    return await conclude(found, judge=judge, top_k=top_k), found, tree
+    trajectories = scored_trajectories(tree)
+    return await conclude(trajectories, judge=judge, top_k=top_k), trajectories, tree
 
 
 def scored_trajectories(tree: Tree) -> list[ScoredTrajectory]:
-    """The tree's trajectories as trajectories, found first first, so that `[:k]` is what k trajectories would give."""
+    """Return the trajectories in the order in which they were found, so that `[:k]` are those of a shorter search."""
     terminals = [node for node in tree.walk() if node.terminal]
     return [scored_trajectory(node) for node in sorted(terminals, key=lambda node: node.id)]
 
 
 def scored_trajectory(terminal: Node) -> ScoredTrajectory:
-    """The trajectory that ends at a terminal."""
+    """Return the trajectory that ends at a terminal."""
     num_tokens = sum(node.num_tokens for node in terminal.path())
-    return ScoredTrajectory(
-        terminal.answer or "", terminal.ppm_score or 0.0, tuple(terminal.prefix()), terminal.id, num_tokens
-    )
+    return ScoredTrajectory(terminal.answer or "", terminal.ppm_score or 0.0, tuple(terminal.prefix()), num_tokens)
 
 
-async def conclude(found: Sequence[ScoredTrajectory], *, judge: Judge, top_k: int | None = None) -> Conclusion:
-    """Best score, majority, and majority weighted by score over the `top_k` best (None: over all)."""
-    labels = await Equivalence(judge).classes([trajectory.answer for trajectory in found])
-    ranked = sorted(range(len(found)), key=lambda at: -found[at].score)
-    # Scores lie in [-1, 1]: shifted, so that a poor trajectory's vote is weak but never against its answer.
-    weights = {at: (1.0 + found[at].score) / 2.0 for at in ranked[:top_k]}
+def best_scored(trajectories: Sequence[ScoredTrajectory]) -> ScoredTrajectory | None:
+    """Return the trajectory with the best score, of equal ones the first; None if there are none."""
+    return max(trajectories, key=lambda trajectory: trajectory.score, default=None)
+
+
+async def conclude(trajectories: Sequence[ScoredTrajectory], *, judge: Judge, top_k: int | None = None) -> Conclusion:
+    """Choose answers by best score, by majority, and by majority weighted by score.
+
+    The weighted majority counts the `top_k` trajectories with the best scores, or all if that is None.
+    """
+    labels = await Equivalence(judge).classes([trajectory.answer for trajectory in trajectories])
+    ranked = sorted(range(len(trajectories)), key=lambda index: -trajectories[index].score)
+    # Scores lie in [-1, 1]. Shifted to [0, 1], a low score is a weak vote for its answer and never one against it.
+    weights = {index: (1.0 + trajectories[index].score) / 2.0 for index in ranked[:top_k]}
+    best = best_scored(trajectories)
     return Conclusion(
-        best=found[ranked[0]].answer if found else None,
-        majority=_vote(found, labels, dict.fromkeys(range(len(found)), 1.0)),
-        weighted_majority=_vote(found, labels, weights),
+        best=best.answer if best else None,
+        majority=_vote(trajectories, labels, dict.fromkeys(range(len(trajectories)), 1.0)),
+        weighted_majority=_vote(trajectories, labels, weights),
     )
 
 
-def _vote(found: Sequence[ScoredTrajectory], labels: Sequence[int], weights: dict[int, float]) -> str | None:
-    """The answer with the largest weight; of equals the one with the best score, then the one found first."""
+def _vote(trajectories: Sequence[ScoredTrajectory], labels: Sequence[int], weights: dict[int, float]) -> str | None:
+    """Return the answer with the largest total weight; of equal ones the best scored, then the one found first."""
     totals: dict[int, float] = {}
     best_scores: dict[int, float] = {}
-    for at in sorted(weights):
-        label, score = labels[at], found[at].score
-        totals[label] = totals.get(label, 0.0) + weights[at]
+    for index in sorted(weights):
+        label, score = labels[index], trajectories[index].score
+        totals[label] = totals.get(label, 0.0) + weights[index]
         best_scores[label] = max(best_scores.get(label, score), score)
     winner = max(totals, key=lambda label: (totals[label], best_scores[label], -label), default=None)
-    return None if winner is None else found[winner].answer
-
-
-async def grade(tree: Tree, *, judge: Judge) -> None:
-    """Say of each terminal whether it is correct: for evaluation, after the search is over."""
-    equivalence = Equivalence(judge)
-    for node in tree.walk():
-        if node.answer is not None and node.correct is None:
-            node.correct = await equivalence.correct(node.answer, tree.problem.answer)
+    return None if winner is None else trajectories[winner].answer

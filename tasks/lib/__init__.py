@@ -1,4 +1,4 @@
-"""What tasks share: engines, concurrency, phases, progress, rows of trees. Nothing here is a task.
+"""Helpers that tasks share: engines, concurrency, phases, progress, trees as rows. Nothing here is a task.
 
-Never imports a task, flows, cli or serve.
+There is no single way in: each file is one helper. Never imports a task, flows, cli or serve.
 """

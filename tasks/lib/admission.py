@@ -1,7 +1,7 @@
-"""Admission by tokens: a policy that is asked for no more than so many tokens at once.
+"""Admission by tokens: limits the tokens that are requested from a policy at the same time.
 
-Not in the paper. Trees are admitted by number (`max_in_flight`), but an engine's memory is filled by tokens: long
-prefixes and many candidates take more of it than short ones. Results do not depend on it, only when they come.
+Not in the paper. `max_in_flight` limits the number of trees, but tokens fill an engine's memory: long prefixes and many
+candidates take more than short and few ones. The limit changes when results come, not what they are.
 """
 
 from __future__ import annotations
@@ -13,78 +13,86 @@ from contextlib import asynccontextmanager
 
 from rstar.protocols import Policy, Proposal
 
-CHARACTERS_A_TOKEN = 3.0  # before an engine has counted a prompt
-TOKENS_A_STEP = 64.0  # before a step has been seen
-FADING = 0.05  # weight of what was seen last in the running means
+CHARACTERS_PER_TOKEN = 3.0  # until an engine has counted a prompt
+TOKENS_PER_STEP = 64.0  # until a step has been seen
+SMOOTHING = 0.05  # weight of the newest value in the running means
 
 
 class TokenGate:
-    """Lets in, first come first served, while what is inside is within `capacity`; what is larger goes in alone."""
+    """A semaphore of `capacity` tokens, first come, first served.
+
+    A request for more than the capacity takes all of it.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.inside = 0
+        self.num_taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
-    async def taken(self, tokens: int) -> AsyncIterator[None]:
+    async def take(self, tokens: int) -> AsyncIterator[None]:
+        """Hold `tokens` for a block, which waits until they are free."""
         tokens = min(tokens, self.capacity)
-        await self._enter(tokens)
+        await self._acquire(tokens)
         try:
             yield
         finally:
-            self._leave(tokens)
+            self._release(tokens)
 
-    async def _enter(self, tokens: int) -> None:
-        if not self._waiting and self.inside + tokens <= self.capacity:
-            self.inside += tokens
+    async def _acquire(self, tokens: int) -> None:
+        if not self._waiting and self.num_taken + tokens <= self.capacity:
+            self.num_taken += tokens
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((tokens, turn))
+        acquired = asyncio.get_running_loop().create_future()
+        self._waiting.append((tokens, acquired))
         try:
-            await turn
+            await acquired
         except asyncio.CancelledError:
-            if not turn.cancelled():
-                self._leave(tokens)
+            if not acquired.cancelled():
+                self._release(tokens)
             raise
 
-    def _leave(self, tokens: int) -> None:
-        self.inside -= tokens
+    def _release(self, tokens: int) -> None:
+        self.num_taken -= tokens
         while self._waiting:
-            wanted, turn = self._waiting[0]
-            if turn.cancelled():
+            next_tokens, acquired = self._waiting[0]
+            if acquired.cancelled():
                 self._waiting.popleft()
-            elif self.inside + wanted <= self.capacity:
+            elif self.num_taken + next_tokens <= self.capacity:
                 self._waiting.popleft()
-                self.inside += wanted
-                turn.set_result(None)
+                self.num_taken += next_tokens
+                acquired.set_result(None)
             else:
                 return
 
 
 class AdmittedPolicy:
-    """A policy behind a gate: a request counts its prompt once, which siblings share, and a step for each candidate."""
+    """A policy whose requests wait until there are no more than `max_tokens` tokens in flight.
+
+    A request counts its prompt once, because siblings share it, and an average step for each candidate.
+    """
 
     def __init__(self, policy: Policy, max_tokens: int) -> None:
         self._policy = policy
         self._gate = TokenGate(max_tokens)
-        self._characters_a_token = CHARACTERS_A_TOKEN
-        self._tokens_a_step = TOKENS_A_STEP
+        self._characters_per_token = CHARACTERS_PER_TOKEN
+        self._tokens_per_step = TOKENS_PER_STEP
 
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
-        characters = len(question) + sum(map(len, prefix))
-        tokens = characters / self._characters_a_token + num_candidates * self._tokens_a_step
-        async with self._gate.taken(round(tokens)):
+        num_characters = len(question) + sum(map(len, prefix))
+        tokens = num_characters / self._characters_per_token + num_candidates * self._tokens_per_step
+        async with self._gate.take(round(tokens)):
             proposals = await self._policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
-        self._learn(characters, proposals)
+        self._update_means(num_characters, proposals)
         return proposals
 
-    def _learn(self, characters: int, proposals: Sequence[Proposal]) -> None:
+    def _update_means(self, num_characters: int, proposals: Sequence[Proposal]) -> None:
         if not proposals:
             return
-        mean = sum(proposal.num_tokens for proposal in proposals) / len(proposals)
-        self._tokens_a_step += FADING * (mean - self._tokens_a_step)
-        if characters and proposals[0].prompt_tokens:
-            self._characters_a_token += FADING * (characters / proposals[0].prompt_tokens - self._characters_a_token)
+        step = sum(proposal.num_tokens for proposal in proposals) / len(proposals)
+        self._tokens_per_step += SMOOTHING * (step - self._tokens_per_step)
+        if num_characters and proposals[0].prompt_tokens:
+            token = num_characters / proposals[0].prompt_tokens
+            self._characters_per_token += SMOOTHING * (token - self._characters_per_token)

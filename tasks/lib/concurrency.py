@@ -1,4 +1,4 @@
-"""Many coroutines at once, a few at a time: one failure ends them all and is raised as itself."""
+"""Concurrency: a coroutine for each item, with a limit on how many run at the same time."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ Result = TypeVar("Result")
 async def map_concurrently(
     work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], *, limit: int
 ) -> list[Result]:
-    """Return the results in the order of the items, which take turns in the sandbox.
+    """Return the result of `work` for each item, in the order of the items.
 
-    A map_concurrently within an item takes the item's turns.
+    At most `limit` items are in work. The sandbox shares its workers fairly among the items; a nested call counts as
+    part of its item. The first failure cancels all items and is raised unchanged.
     """
-    gate = asyncio.Semaphore(limit)
+    semaphore = asyncio.Semaphore(limit)
 
-    async def one(item: Item) -> Result:
+    async def work_on(item: Item) -> Result:
         if sharing.get() is None:
             sharing.set(object())
-        async with gate:
+        async with semaphore:
             return await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in items]
+            tasks = [group.create_task(work_on(item)) for item in items]
     except* Exception as failures:
         raise _first(failures) from None
     return [task.result() for task in tasks]
 
 
-def collect_seldom() -> None:
-    """Have the garbage collector of this process look less often at what a large map_concurrently holds.
+def relax_garbage_collection() -> None:
+    """Make the garbage collector of this process run less often, for searches that hold many trees.
 
-    Thousands of trees are millions of objects, none of them garbage: at the default it takes nearly half of a search's
-    CPU to find that out. Cycles of garbage still go, after two million more objects or so.
+    Thousands of trees are millions of objects, none of them garbage. With the default thresholds the collector takes
+    nearly half of a search's CPU time. With these it still collects cycles, after about two million more objects.
     """
     gc.set_threshold(200_000, 5, 2)
 

@@ -1,6 +1,6 @@
-"""The engines of a search: policy, scorer, sandbox and judge, opened for a block and closed after it.
+"""The engines of a search: policy, scorer, sandbox and judge, open for the length of a block.
 
-A task names its models by checkpoint. Torch is loaded when a checkpoint is opened, and not before.
+A task names its models by checkpoint. Torch is loaded only when a checkpoint is opened in this process.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from domains.protocol import Domain
 from domains.registry import find_domain
 from rstar.protocols import Executor, Judge, Policy, StepScorer, UserError
 
-RULES = "rules"  # the rule-based policy of the miniature world
-OPENERS = {  # by kind of engine: a module with open_policy and open_scorer
+RULES = "rules"  # names the rule-based policy of the miniature world
+OPENERS = {  # by kind of engine: the module with its open_policy and open_scorer
     "transformers": "tasks.lib.openers.in_process",
     "vllm": "tasks.lib.openers.vllm_servers",
     "openai": "tasks.lib.openers.endpoints",
     RULES: "tasks.lib.openers.rules",
 }
-ENGINES = tuple(kind for kind in OPENERS if kind != RULES)  # what a recipe can name
+ENGINES = tuple(kind for kind in OPENERS if kind != RULES)  # the kinds that a recipe can name
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """What answers for a policy and a PPM: this process, vLLM servers, or endpoints that are there already."""
+class EngineSettings:
+    """What runs the policy and the PPM: this process, vLLM servers, or endpoints that already run."""
 
     kind: str = "transformers"  # one of ENGINES
-    urls: tuple[str, ...] = ()  # of the policy's endpoint, one a replica; empty: vllm starts its own
-    ppm_urls: tuple[str, ...] = ()
-    replicas: int = 1
-    tensor_parallel: int = 1
-    policy_gpu_memory: float = 0.55
+    urls: tuple[str, ...] = ()  # of the policy, one for each replica; if empty, kind vllm starts servers
+    ppm_urls: tuple[str, ...] = ()  # of the PPM, likewise
+    replicas: int = 1  # servers to start for each model
+    tensor_parallel: int = 1  # GPUs of each server
+    policy_gpu_memory: float = 0.55  # share of each GPU's memory
     ppm_gpu_memory: float = 0.35
-    max_in_flight: int = 64  # requests a replica; a PPM's has two
+    max_in_flight: int = 64  # requests for each replica of the policy; a replica of the PPM has two
     timeout_seconds: float = 600.0  # of one request
-    patience_seconds: float = 900.0  # with replicas that do not answer
-    log_dir: str = ""  # of the servers that are started; empty: the system's temporary folder
+    patience_seconds: float = 900.0  # how long requests to replicas that do not answer are repeated
+    log_dir: str = ""  # for the logs of started servers; if empty, the system's temporary folder
 
     @property
     def client(self) -> dict[str, Any]:
+        """The keyword arguments of a client of these engines."""
         return {
             "max_in_flight": self.max_in_flight,
             "timeout_seconds": self.timeout_seconds,
@@ -57,29 +58,31 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Which policy and PPM, and how the policy is sampled; temperature 0 is greedy."""
+    """A policy, perhaps with a PPM, and how they are run."""
 
-    policy: str  # `rules`, a checkpoint's folder, or a Hugging Face name
-    ppm: str | None = None
-    temperature: float = 1.0
-    max_new_tokens: int = 2048
-    max_context: int = 4096
-    max_batch: int = 64
-    device: str = ""  # empty: a GPU where there is one
-    few_shot: bool = False  # for a policy that has not been fine-tuned on the step format
+    policy: str  # `rules`, a checkpoint folder, or a Hugging Face name
+    ppm: str | None = None  # a checkpoint folder
+    temperature: float = 1.0  # of the policy; 0 is greedy
+    max_new_tokens: int = 2048  # of one step
+    max_context: int = 4096  # tokens of a prompt and its next step
+    max_batch: int = 64  # sequences in a batch of an engine in this process
+    device: str = ""  # if empty, a GPU if there is one
+    few_shot: bool = False  # whether the policy gets the few-shot prompt
     seed: int = 0  # of the rule-based policy
     domain: str = "mathematics"
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
 
-    def sampled(self, temperature: float) -> Self:
+    def with_temperature(self, temperature: float) -> Self:
+        """Return the same models with another temperature."""
         return replace(self, temperature=temperature)
 
     def without_ppm(self) -> Self:
+        """Return the policy alone."""
         return replace(self, ppm=None)
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Return the keyword arguments that say how a policy is sampled."""
+        """The keyword arguments of a policy that concern sampling."""
         return {
             "temperature": self.temperature,
             "max_new_tokens": self.max_new_tokens,
@@ -88,42 +91,46 @@ class Models:
         }
 
     @property
-    def policy_print(self) -> str:
+    def policy_fingerprint(self) -> str:
+        """Fingerprint of the policy."""
         return fingerprint(self.policy)
 
     @property
-    def ppm_print(self) -> str:
+    def ppm_fingerprint(self) -> str:
+        """Fingerprint of the PPM; empty if there is none."""
         return fingerprint(self.ppm) if self.ppm else ""
 
     @property
     def fingerprint(self) -> str:
-        """Names the models whose work a row is."""
-        return "+".join(filter(None, (self.policy_print, self.ppm_print)))
+        """Fingerprint of policy and PPM together, as the column `model` of a row has it."""
+        return "+".join(filter(None, (self.policy_fingerprint, self.ppm_fingerprint)))
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
-    """Where steps run, and their limits."""
+class SandboxSettings:
+    """Where the code of steps runs, and its limits."""
 
-    provider: str = "auto"
-    time_limit_seconds: float = 2.0
-    memory_limit_mb: int = 512
+    provider: str = "auto"  # as in `sandbox.providers.open_sandbox`
+    time_limit_seconds: float = 2.0  # of a step
+    memory_limit_mb: int = 512  # of a step, in MiB
 
 
 @runtime_checkable
 class Metered(Protocol):
-    """What counts what it does: engines and sandboxes."""
+    """An engine or a sandbox that counts its work."""
 
-    def metrics(self) -> dict[str, float]: ...
+    def metrics(self) -> dict[str, float]:
+        """Return the counts so far, by name."""
+        ...
 
 
 class MeteredExecutor(Executor, Metered, Protocol):
-    """An executor that counts what it did; names and meanings are those of `sandbox.pool.Sandbox.metrics`."""
+    """An executor that counts its work; the names are those of `sandbox.pool.Sandbox.metrics`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What a search is given."""
+    """The open engines of a search, and its domain."""
 
     domain: Domain
     policy: Policy
@@ -132,6 +139,7 @@ class Engines:
     judge: Judge
 
     def for_search(self) -> dict[str, Any]:
+        """Return the keyword arguments of `rstar.search.search`."""
         return {
             "steps": self.domain,
             "policy": self.policy,
@@ -142,22 +150,24 @@ class Engines:
 
 
 def find_checkpoint(name: str) -> str:
-    """Resolve a folder, also one of the installed package; what is no folder is a Hugging Face name."""
-    for place in (Path(name), ROOT / name):
-        if place.is_dir():
-            return str(place.resolve())
-    if (
-        name.startswith((".", "/", "miniature/", "models/")) or name.count("/") > 1
-    ):  # a Hugging Face name has one slash at most
+    """Return the absolute path of a checkpoint folder, or `name` itself if it is a Hugging Face name.
+
+    A relative path is looked up in the current folder, then beside the installed packages. Raises UserError if a path
+    is not a folder.
+    """
+    for folder in (Path(name), ROOT / name):
+        if folder.is_dir():
+            return str(folder.resolve())
+    if name.startswith((".", "/", "miniature/", "models/")) or name.count("/") > 1:  # not a Hugging Face name
         raise UserError(
-            f"no checkpoint in {name}: `make tiny-base` builds the tiny base, `rstar evolve` a round's; "
-            "or name another model"
+            f"no checkpoint in {name}: `make tiny-base` builds the tiny base, `rstar evolve` trains the models of a "
+            "run; or name another model"
         )
     return name
 
 
 def fingerprint(checkpoint: str) -> str:
-    """Return the manifest's fingerprint, or the name of what has none."""
+    """Return the fingerprint in a checkpoint's manifest, or the checkpoint's name if it has none."""
     manifest = Path(checkpoint) / "manifest.json"
     if manifest.is_file():
         return str(json.loads(manifest.read_text()).get("fingerprint", checkpoint))
@@ -165,29 +175,29 @@ def fingerprint(checkpoint: str) -> str:
 
 
 @asynccontextmanager
-async def opened(models: Models, sandbox: Sandbox) -> AsyncIterator[Engines]:
-    """Open everything that a search needs."""
+async def open_engines(models: Models, sandbox: SandboxSettings) -> AsyncIterator[Engines]:
+    """Open all that a search needs."""
     domain = find_domain(models.domain)
     async with (
-        opened_policy(models, domain) as policy,
-        opened_scorer(models, domain) as scorer,
-        opened_sandbox(sandbox) as executor,
+        open_policy(models, domain) as policy,
+        open_scorer(models, domain) as scorer,
+        _open_sandbox(sandbox) as executor,
         domain.judge(executor) as judge,
     ):
         yield Engines(domain, policy, scorer, executor, judge)
 
 
 @asynccontextmanager
-async def opened_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
-    """Open the policy by the engine's kind; one that is no checkpoint is a kind of its own."""
+async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Open the policy with the engine of its kind; the rule-based policy is a kind of its own."""
     opener = import_module(OPENERS[RULES if models.policy == RULES else models.engine.kind])
     async with opener.open_policy(models, domain) as policy:
         yield policy
 
 
 @asynccontextmanager
-async def opened_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer | None]:
-    """Open the PPM by the engine's kind; None where there is none."""
+async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer | None]:
+    """Open the PPM with the engine of its kind; yield None if there is no PPM."""
     if models.ppm is None:
         yield None
         return
@@ -196,7 +206,7 @@ async def opened_scorer(models: Models, domain: Domain) -> AsyncIterator[StepSco
 
 
 @asynccontextmanager
-async def opened_sandbox(sandbox: Sandbox) -> AsyncIterator[MeteredExecutor]:
+async def _open_sandbox(sandbox: SandboxSettings) -> AsyncIterator[MeteredExecutor]:
     from sandbox.limits import Limits
     from sandbox.providers import open_sandbox
 

@@ -1,7 +1,7 @@
-"""A phase of a round: its cost, and the mark that it is done.
+"""Phases of a round: what each cost, and whether it is finished.
 
-The row of table `rounds` is written after the phase's own files, so that where the row is, they are: a run that is
-resumed skips the phase, whatever Prefect remembers.
+The row of a phase in table `rounds` is written after the phase's own files. So a resumed run can skip a phase that has
+a row, whatever state Prefect has kept.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from store import files, shards
 from store.layout import Run
 
 
-def finished(run: Run, round: int, phase: str, *products: str) -> dict[str, int] | None:
-    """Return what a finished phase counted; None where it is still to do, or one of its products was deleted."""
+def finished(run: Run, round: int, phase: str, *outputs: str) -> dict[str, int] | None:
+    """Return the counts of a finished phase; None if it is not finished or one of its output files is missing."""
     url = run.rounds(round, phase)
-    if not all(map(files.exists, (url, *products))):
+    if not all(map(files.exists, (url, *outputs))):
         return None
     counts: dict[str, int] = json.loads(shards.read_rows(url, "rounds")[0]["counts"])
     return counts
 
 
 class Phase:
-    """Measures the block it surrounds; leaves no row where the block fails."""
+    """A context manager that measures a phase and writes its row, unless the block fails.
+
+    The block sets `counts` and `num_tokens`. It can set `seconds`, which is otherwise the time of the block.
+    """
 
     def __init__(self, run: Run, round: int, phase: str, *, recipe: str) -> None:
         self.run, self.round, self.phase, self.recipe = run, round, phase, recipe
         self.counts: dict[str, int] = {}
         self.num_tokens = 0
-        self.child_memory_bytes = 0  # the peak of a process that is not a child of this one
+        self.child_memory_bytes = 0  # peak of processes that are not children of this one, such as forked trainers
         self.seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -56,6 +59,6 @@ class Phase:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident memory so far, of this process or the largest child that ended."""
+    """Return the peak resident memory of this process or, if that is larger, of its largest ended child."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024

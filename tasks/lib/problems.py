@@ -1,4 +1,4 @@
-"""The problems of a run, read back: those of a round, and those of a shard."""
+"""The problems of a run, of a round and of a shard."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from store.layout import Run
 
 @dataclass(frozen=True, slots=True)
 class ProblemSet:
-    """Problems by id, with what else is known of them."""
+    """Problems by id, and what else is known about them."""
 
     problems: dict[str, Problem]
-    truths: dict[str, list[dict[str, str]]]  # of the miniature world
-    synthetic: frozenset[str]
+    truths: dict[str, list[dict[str, str]]]  # true quantities by problem id, for problems of the miniature world
+    synthetic: frozenset[str]  # ids of synthetic problems
 
 
 def read_problems(run: Run, *names: str) -> ProblemSet:
-    """Read problem files of a run; of two rows with one id the first stands."""
+    """Read the problem files `names` of a run. Of rows with the same id the first one counts."""
     problems: dict[str, Problem] = {}
     truths: dict[str, list[dict[str, str]]] = {}
     synthetic = set()
@@ -37,16 +37,17 @@ def read_problems(run: Run, *names: str) -> ProblemSet:
 
 
 def round_problems(run: Run, round: int) -> ProblemSet:
-    """Read what round `round` searches: the training problems, and those synthesised up to now."""
-    made = (synthetic_name(number) for number in range(1, round + 1))
-    return read_problems(run, "train", *(name for name in made if files.exists(run.problems(name))))
+    """Read the problems that a round searches: the training problems and all that were synthesised up to this round."""
+    synthetic = (synthetic_name(number) for number in range(1, round + 1))
+    return read_problems(run, "train", *(name for name in synthetic if files.exists(run.problems(name))))
 
 
 def synthetic_name(round: int) -> str:
+    """Return the name of the problem file of a round's synthesis."""
     return f"synthetic-round={round}"
 
 
 def shard_problems(run: Run, round: int, shard: int, num_shards: int) -> list[Problem]:
-    """Cut the round's problems by id; ids are hashes, so that shards are alike."""
+    """Return the problems of a shard. They are divided by id, which is a hash, so shards are alike."""
     problems = round_problems(run, round).problems
     return [problems[id] for id in sorted(problems)[shard::num_shards]]

@@ -1,6 +1,7 @@
-"""Progress: what is done of what, told by tasks to whoever watches (the terminal, Prefect's UI).
+"""Progress of tasks, for the terminal and for Prefect's UI.
 
-A task opens a `stage` and moves it on; listeners get every move, and Prefect a progress artifact now and then.
+A task creates a `Stage` and advances it. Listeners get every update. Prefect gets a progress artifact, which is updated
+every few seconds.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-ARTIFACT_SECONDS = 5.0  # an artifact's update is a request to the server
+ARTIFACT_SECONDS = 5.0  # between updates of an artifact, each of which is a request to the server
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One move: `done` of `total` units of a round's stage."""
+    """An update: `done` of `total` units of a stage are done."""
 
-    stage: str  # search, sft, ppm, evaluation …
+    stage: str  # such as search, sft, ppm or evaluation
     round: int
     done: int
     total: int
@@ -30,7 +31,7 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have `listener` called with every move made in this process."""
+    """Call `listener` with every update in this process, for the length of a block."""
     _listeners.append(listener)
     try:
         yield
@@ -39,28 +40,29 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 class Stage:
-    """A stage of a round that has `total` units; `await stage.advance()` where one is done."""
+    """A stage of a round with `total` units of work."""
 
     def __init__(self, name: str, round: int, total: int) -> None:
         self.name, self.round, self.total, self.done = name, round, total, 0
         self._artifact = None
-        self._told = time.monotonic()
-        self._announce("")
+        self._updated = time.monotonic()
+        self._notify("")
 
-    async def advance(self, count: int = 1, note: str = "") -> None:
-        await self.reach(self.done + count, note)
+    async def advance(self, note: str = "") -> None:
+        """Report that one more unit is done."""
+        await self.reach(self.done + 1, note)
 
     async def reach(self, done: int, note: str = "") -> None:
-        """Say that `done` units are done; the server hears of it every few seconds at most."""
+        """Report that `done` units are done."""
         self.done = done
-        self._announce(note)
-        if time.monotonic() - self._told < ARTIFACT_SECONDS:
+        self._notify(note)
+        if time.monotonic() - self._updated < ARTIFACT_SECONDS:
             return
-        self._told = time.monotonic()
-        await self._tell_server()
+        self._updated = time.monotonic()
+        await self._update_artifact()
 
-    async def _tell_server(self) -> None:
-        # Loaded here, so that the command line starts without Prefect.
+    async def _update_artifact(self) -> None:
+        # Imported here, so that the command line starts without Prefect.
         from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
         from prefect.context import FlowRunContext, TaskRunContext
 
@@ -72,6 +74,6 @@ class Stage:
         else:
             await aupdate_progress_artifact(self._artifact, percent)
 
-    def _announce(self, note: str) -> None:
+    def _notify(self, note: str) -> None:
         for listener in _listeners:
             listener(Progress(self.name, self.round, self.done, self.total, note))

@@ -1,7 +1,7 @@
-"""Which failures are retried: a dead engine, sandbox or disk; never a wrong answer and never a user's mistake.
+"""Retries and caching, as all tasks of a run have them.
 
-Every task states its own retries, delay and time-out; what they share is this condition and how results are kept:
-under the inputs and the flow run, so that a retry of a failed run does only what is missing.
+A dead engine, sandbox or disk is retried, a mistake of the user is not. A wrong answer is not a failure at all. Each
+task states its own number of retries, delay and time-out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from prefect.cache_policies import INPUTS, RUN_ID
 
 from rstar.protocols import InfrastructureError
 
-KEPT = INPUTS + RUN_ID
+CACHE_POLICY = INPUTS + RUN_ID  # within a flow run: its retry repeats only the tasks that have not succeeded
 
 
 def infrastructure_failed(task: Any, task_run: Any, state: Any) -> bool:
-    """Tell Prefect whether the exception of a failed attempt is worth another one; a time-out is not."""
+    """Return whether Prefect should retry a failed attempt. A time-out is not retried."""
     return isinstance(state.data, InfrastructureError)

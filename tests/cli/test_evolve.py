@@ -1,3 +1,5 @@
+"""How signals stop a run: the work is cancelled once, and its clean-up is not disturbed."""
+
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +16,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_the_result_and_the_error_of_the_work_are_handed_on() -> None:
+def test_the_result_or_the_error_of_the_work_is_returned() -> None:
     async def answer() -> str:
         return "done"
 
@@ -28,7 +30,7 @@ def test_the_result_and_the_error_of_the_work_are_handed_on() -> None:
 
 @pytest.mark.parametrize("later", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_cancels_the_work_and_a_second_one_leaves_its_clean_up_alone(first, later) -> None:
+def test_a_signal_cancels_the_work_and_a_second_one_does_not_disturb_its_clean_up(first, later) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     cleaned: list[str] = []
 
@@ -49,7 +51,7 @@ def test_a_signal_cancels_the_work_and_a_second_one_leaves_its_clean_up_alone(fi
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_what_the_flow_made_of_its_cancelling_is_an_interrupt_too() -> None:
+def test_another_error_of_cancelled_work_is_an_interrupt_too() -> None:
     async def work() -> str:
         send(signal.SIGTERM)
         try:

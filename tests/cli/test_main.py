@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli import main as cli
+from cli.runs import find_run
 from rstar.protocols import UserError
 from store import questions as queries
 
@@ -41,7 +42,7 @@ def rstar(*arguments: str, folder: Path = REPOSITORY, typed: str = "") -> subpro
         (["solve"], ["one question", "--file"]),
         (["solve", "2 + 2?", "--file", "x.jsonl"], ["one question", "--file"]),
         (["solve", "2 + 2?", "--budget", "lots"], ["budget 'lots'", "16", "20000t", "30s"]),
-        (["solve", "2 + 2?", "--budget", "0s"], ["budget '0s'", "more than 0"]),
+        (["solve", "2 + 2?", "--budget", "0s"], ["budget '0s'", "above 0"]),
         (["serve", "--budget", "1.5"], ["budget '1.5'", "trajectories"]),
         (["serve", "--run", "nowhere"], ["run nowhere", "no such folder"]),
         (["serve", "--run", "."], ["recipe.json is missing"]),
@@ -59,7 +60,7 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
     assert not list(tmp_path.iterdir())
 
 
-def test_import_names_bad_rows_keeps_good_ones_and_stops_where_strict(tmp_path: Path) -> None:
+def test_import_names_bad_rows_and_keeps_good_ones_unless_strict(tmp_path: Path) -> None:
     file = tmp_path / "set.jsonl"
     rows = [json.dumps({"question": "What is 20 + 22?", "answer": "20 + 22 = 42\n#### 42"}), "{not json"]
     file.write_text("\n".join(rows) + "\n")
@@ -75,15 +76,15 @@ def test_import_names_bad_rows_keeps_good_ones_and_stops_where_strict(tmp_path: 
     assert out.exists()
 
 
-def test_a_file_without_a_good_row_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_file_without_a_usable_row_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     file, out = tmp_path / "set.jsonl", tmp_path / "set.parquet"
     file.write_text("{not json\n[]\n")
     done = rstar("import", str(file), "--out", str(out))
-    assert done.returncode == 2 and "no good row among its 2" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "none of its 2 rows" in done.stderr.splitlines()[-1]
     assert not out.exists()
 
 
-def test_a_run_is_found_by_folder_name_or_age_and_to_think_by_its_models(
+def test_a_run_is_found_by_folder_name_or_age_and_for_solving_by_its_trained_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,19 +99,19 @@ def test_a_run_is_found_by_folder_name_or_age_and_to_think_by_its_models(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
         os.utime(files[0], (1e9 - age, 1e9 - age))
-    assert cli.find_run(None) == cli.find_run("new") == cli.find_run("runs/new") == "runs/new"
-    assert cli.find_run(None, trained=True) == "runs/trained"
+    assert find_run(None) == find_run("new") == find_run("runs/new") == "runs/new"
+    assert find_run(None, trained=True) == "runs/trained"
     with pytest.raises(UserError, match="run nowhere: no such folder"):
-        cli.find_run("nowhere")
+        find_run("nowhere")
 
 
-def test_doctor_says_what_is_there_and_what_to_do_about_what_is_not() -> None:
+def test_doctor_checks_everything_that_the_platform_can_use() -> None:
     done = rstar("doctor")
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("Docker", "GPU", "Prefect", "S3", "disk", "memory"))
 
 
-def test_a_prefect_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefect_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     done = rstar("evolve", "smoke", folder=tmp_path)
     assert done.returncode == 2
@@ -118,7 +119,7 @@ def test_a_prefect_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_disk_that_is_full_where_no_store_is_ends_with_one_line(
+def test_a_full_disk_outside_the_store_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full() -> None:
@@ -127,13 +128,13 @@ def test_a_disk_that_is_full_where_no_store_is_ends_with_one_line(
     monkeypatch.setattr(cli, "app", full)
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "/results" in said and "free some space" in said
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1 and "/results" in printed and "free some space" in printed
 
 
 def test_the_help_of_sql_names_every_shipped_question() -> None:
-    told = (cli.sql.__doc__ or "").partition("Shipped questions:")[2]
-    assert set(told.replace(".", "").replace(",", "").split()) == set(queries.names())
+    listed = (cli.sql.__doc__ or "").partition("Shipped questions:")[2]
+    assert set(listed.replace(".", "").replace(",", "").split()) == set(queries.names())
 
 
 @pytest.mark.parametrize(
@@ -144,27 +145,27 @@ def test_the_help_of_sql_names_every_shipped_question() -> None:
         (2, ["run.seed=2"], "runs/demo-2"),
     ],
 )
-def test_demo_overrules_a_seed_only_where_one_is_asked_for(
+def test_demo_overrides_the_seed_only_if_one_is_given(
     monkeypatch: pytest.MonkeyPatch, seed: int | None, overrides: list[str], folder: str
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(cli, "run_evolution", lambda *arguments: asked.extend(arguments))
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr("cli.evolve.run_recipe", lambda *arguments: calls.append(arguments))
     cli.demo(seed=seed, out=None, recipe="demo", set=[key for key in overrides if key == "run.seed=3"])
-    assert asked == ["demo", folder, overrides]
+    assert calls == [("demo", folder, overrides)]
 
 
 def sandboxed(*arguments: object) -> subprocess.CompletedProcess[str]:
     return rstar("sandbox", *map(str, arguments), "--provider", "local")
 
 
-def test_an_attack_without_rows_or_with_nowhere_to_write_is_one_line(tmp_path: Path) -> None:
+def test_an_attack_without_rows_or_without_an_output_file_is_one_line(tmp_path: Path) -> None:
     rows, empty = tmp_path / "rows.jsonl", tmp_path / "empty.jsonl"
     row = json.dumps({"id": "a", "code": "print(1)"}) + "\n"
     rows.write_text(row)
     empty.write_text("[1]\n\n")
     for arguments, words in (
-        ([empty], ["empty.jsonl: no row"]),
-        ([rows, "--out", rows], ["--out", "name another one"]),
+        ([empty], ["empty.jsonl: no usable row"]),
+        ([rows, "--out", rows], ["--out", "input file", "name another one"]),
         ([rows, "--out", tmp_path / "nowhere" / "out.jsonl"], ["--out", "No such file or directory"]),
         ([rows, "--out", tmp_path], ["--out", "Is a directory"]),
     ):
@@ -175,29 +176,29 @@ def test_an_attack_without_rows_or_with_nowhere_to_write_is_one_line(tmp_path: P
     assert rows.read_text() == row
 
 
-def test_what_was_tried_is_kept_and_what_was_not_is_counted(tmp_path: Path) -> None:
+def test_results_of_rows_that_ran_are_kept_and_bad_rows_are_counted(tmp_path: Path) -> None:
     rows, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     rows.write_text("\ufeff" + json.dumps({"id": "a", "code": "print(1)"}) + '\n{"id": 1}\n')
     ended = sandboxed("attack", rows, "--out", out)
     assert ended.returncode == 0, ended
     assert "rows.jsonl:2: not a row {id, code} (no 'code')" in ended.stderr
-    assert "1 of 1 tried, 1 left out, 0 escapes" in ended.stdout
+    assert "1 of 1 rows run, 1 left out, 0 escapes" in ended.stdout
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a"]
 
 
-def test_a_step_from_a_file_in_another_encoding_is_told_whole_as_json(tmp_path: Path) -> None:
+def test_json_has_the_whole_output_and_a_file_may_have_another_encoding(tmp_path: Path) -> None:
     step = tmp_path / "step.py"
     step.write_bytes(b"\xef\xbb\xbfprint('\\x1b[2J' + 'y' * 30_000)\n")
     ended = sandboxed("run", step, "--json")
     assert json.loads(ended.stdout)["output"] == "\x1b[2J" + "y" * 30_000
     shown = sandboxed("run", step)
-    assert "\x1b" not in shown.stdout and "\\x1b[2J" in shown.stdout and "characters more" in shown.stdout
+    assert "\x1b" not in shown.stdout and "\\x1b[2J" in shown.stdout and "more characters" in shown.stdout
     step.write_bytes(b"# -*- coding: latin-1 -*-\nprint(len('\xe9'))\n")
     assert json.loads(sandboxed("run", step, "--json").stdout)["output"] == "1"
     assert "3600" in sandboxed("run", step, "--seconds", "inf").stderr
 
 
-def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_run_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "step:x:.py"
     for data, words in (
         (b"# coding: rot13\nprint(1)\n", "not a text encoding"),
@@ -215,18 +216,18 @@ def test_a_step_comes_from_standard_input_and_is_shown_as_it_is() -> None:
     assert ended.returncode == 0 and "root:x:0 :smile: [b]" in ended.stdout, ended
 
 
-def test_a_line_that_is_no_row_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+def test_a_bad_row_is_named_with_the_reason(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     wrong = ["[" * 100_000, "null", '{"id": 1, "code": 5}', '{"id": null, "code": "x"}', "{", ""]
     rows.write_text("\n".join([*wrong, '{"id": 1, "code": "x = 1"}', ""]))
     ended = sandboxed("attack", rows)
-    assert "1 of 1 tried, 5 left out" in ended.stdout, ended
+    assert "1 of 1 rows run, 5 left out" in ended.stdout, ended
     words = ["not JSON", "not an object", "'code' is 5, not text", "'id' is null, not text", "not JSON"]
     for number, (line, word) in enumerate(zip(ended.stderr.splitlines()[:5], words, strict=True), start=1):
         assert f"rows.jsonl:{number}: not a row" in line and word in line
 
 
-def test_an_attack_that_cannot_begin_leaves_the_last_one_s_results(tmp_path: Path) -> None:
+def test_an_attack_that_cannot_start_keeps_earlier_results(tmp_path: Path) -> None:
     rows, out, packed = tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tmp_path / "rows.jsonl.gz"
     rows.write_text('{"id": 1, "code": "x = 1"}\n')
     out.write_text("before\n")

@@ -1,4 +1,4 @@
-"""`rstar solve` by its parts: Ctrl-C in mid-search, the exit code, and how a trajectory is laid out."""
+"""`rstar solve`: Ctrl-C during the search, the exit code, and the rendering of a trajectory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from domains.mathematics.grading.judge import MathJudge
 from flows.recipe import load_recipe
 from miniature.writer import BootstrapPolicy
 from report.solution import markdown
-from rstar.inference.solving import Budget
+from rstar.inference.budget import Budget
 from rstar.protocols import Policy, PolicyError, Problem, Proposal, UserError
 from sandbox.providers import open_sandbox
 from tasks.lib.engines import Engines, Models
@@ -42,7 +42,7 @@ class Shorter:
 
 
 class PressesCtrlC:
-    """The bootstrap policy, at whose `calls`-th answer the user presses Ctrl-C."""
+    """The bootstrap policy. The user presses Ctrl-C during its `calls`-th request."""
 
     def __init__(self, calls: int) -> None:
         self.policy, self.calls = BootstrapPolicy(), calls
@@ -59,12 +59,12 @@ class PressesCtrlC:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the command prints; its run is a recipe without models."""
+    """What the command prints. Its run is a recipe without models."""
     printed = io.StringIO()
     recipe = load_recipe("smoke", ["evaluation.num_candidates=4"])
     for place in ("cli.solve.console", "cli.console.console"):
         monkeypatch.setattr(place, Console(file=printed, width=120, highlight=False))
-    monkeypatch.setattr("flows.plans.thinking_pair", lambda root, overrides: (recipe, Models("rules", "scripted")))
+    monkeypatch.setattr("flows.plans.thinking_models", lambda root, overrides: (recipe, Models("rules", "scripted")))
     return printed
 
 
@@ -78,16 +78,17 @@ def press_ctrl_c_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def open_with(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
-    async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
+    async def open_engines(models: Models, sandbox: object) -> AsyncIterator[Engines]:
         async with open_sandbox("local") as executor, MathJudge() as judge:
             yield Engines(DOMAIN, policy, Shorter(), executor, judge)
 
-    monkeypatch.setattr(solving, "opened", opened)
+    monkeypatch.setattr(solving, "open_engines", open_engines)
 
 
-def solve(tmp_path: Path, question: str | None = QUESTION, **options: object) -> int:
+def solve(tmp_path: Path, question: str | None = QUESTION, *, budget: str | None = None, **options: object) -> int:
+    limit = Budget.read(budget) if budget else None
     try:
-        cli.solve(question, run=str(tmp_path), **options)  # type: ignore[arg-type]
+        cli.solve(question, run=str(tmp_path), budget=limit, **options)  # type: ignore[arg-type]
     except typer.Exit as ended:
         return ended.exit_code
     return 0
@@ -96,18 +97,18 @@ def solve(tmp_path: Path, question: str | None = QUESTION, **options: object) ->
 def test_ctrl_c_gives_the_best_so_far(tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     press_ctrl_c_after(5, monkeypatch)
     assert solve(tmp_path, budget="99") == 0
-    said = screen.getvalue()
-    assert "answer: 46" in said and "\\boxed{46}" in said and said.strip().endswith("stopped")
+    printed = screen.getvalue()
+    assert "answer: 46" in printed and "\\boxed{46}" in printed and printed.strip().endswith("stopped")
 
 
-def test_a_problem_longer_than_the_context_is_said(
+def test_a_problem_longer_than_the_context_is_named(
     tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class ReadsNoMore:
+    class NoRoom:
         async def propose(self, *arguments: object, num_candidates: int, seed: int) -> Sequence[Proposal]:
             return [Proposal("", prompt_tokens=3620)] * num_candidates
 
-    open_with(ReadsNoMore(), monkeypatch)
+    open_with(NoRoom(), monkeypatch)
     assert solve(tmp_path, budget="2") == 0
     assert "the problem has 3620 tokens, which leave no room in the model's context" in unwrapped(screen)
 
@@ -126,7 +127,7 @@ class Silent:
         return []
 
 
-def test_an_engine_that_never_answers_is_a_failure_and_not_slow_thinking(
+def test_an_engine_that_never_answers_is_an_error_and_not_a_used_up_budget(
     tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_with(Silent(), monkeypatch)
@@ -157,15 +158,15 @@ def test_ctrl_c_in_a_file_keeps_the_rows_that_have_an_answer(
 
 
 @pytest.mark.parametrize("error", [UserError("no such model"), KeyboardInterrupt()])
-def test_earlier_results_outlive_models_that_are_not_loaded(
+def test_earlier_results_are_kept_if_the_models_do_not_load(
     tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     @asynccontextmanager
-    async def opened(models: Models, sandbox: object) -> AsyncIterator[Engines]:
+    async def open_engines(models: Models, sandbox: object) -> AsyncIterator[Engines]:
         raise error
         yield
 
-    monkeypatch.setattr(solving, "opened", opened)
+    monkeypatch.setattr(solving, "open_engines", open_engines)
     file, out = tmp_path / "questions.jsonl", tmp_path / "found.jsonl"
     file.write_text(json.dumps({"problem": QUESTION}))
     out.write_text("earlier")
@@ -183,19 +184,19 @@ def test_a_device_is_written_and_not_replaced(tmp_path: Path) -> None:
     os.close(reading)
 
 
-async def test_a_session_holds_no_tree_of_a_search_that_is_over(
+async def test_a_session_keeps_no_finished_search(
     tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_with(BootstrapPolicy(), monkeypatch)
     recipe = load_recipe("smoke", ["evaluation.num_candidates=4"])
-    async with solving.opened_session(recipe, Models("rules", "scripted"), Budget(1), 0) as session:
+    async with solving.open_session(recipe, Models("rules", "scripted"), Budget(1), 0) as session:
         with session.search(Problem("p", QUESTION, "")) as search:
-            assert session.under_way == [search]
+            assert session.running == [search]
             await search.run()
-        assert session.under_way == []
+        assert session.running == []
 
 
-def test_a_line_of_thought_is_read_without_its_markers() -> None:
+def test_the_parts_of_a_trajectory_have_no_markers() -> None:
     assert list(DOMAIN.parts(STEPS)) == [
         ("code", "# Tom has 34 apples.\ntom = 34"),
         ("code", "# Tom finds 12 apples.\ntom = tom + 12"),

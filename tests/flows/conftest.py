@@ -1,4 +1,4 @@
-"""The model that the flows' tests start from, and their signals."""
+"""The base model and the signal handling of the flow tests."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The shipped tiny base or, where it is not built, one with random weights."""
-    shipped = REPOSITORY / "models" / "tiny-base"
+    """Return the shipped tiny base or, if it is not built, one with random weights."""
+    shipped = REPOSITORY / "miniature" / "base" / "weights"
     if (shipped / "model.safetensors").exists():
         return str(shipped)
     from miniature.base.model import tiny_model, train_tokenizer
 
-    place, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
-    tiny_model(tokenizer).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return str(place)
+    folder, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """SIGINT as in a terminal, here and in what a test starts: a background job ignores it, and so does its run."""
+    """Handle SIGINT as in a terminal, here and in processes that a test starts. A background job would ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from flows.plans import difference, effort, examination, flat, keep_recipe, models, recipe_of, search_models
+from flows.plans import evaluation_settings, models, search_models, search_plan
 from flows.recipe import RECIPES, load_recipe
-from models.training.process import TrainingConfig
+from flows.recipe_sections import Level
+from flows.run_recipe import difference, flatten, read_recipe, store_recipe
+from miniature.problems import generate
+from models.training.config import TrainingConfig
 from rstar.protocols import UserError
-from tasks.lib.engines import Engine
+from tasks.lib.engines import EngineSettings
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
@@ -29,14 +33,14 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         (16, 8, "ppm", "previous"),
         (16, 16, "ppm", "previous"),
     ]
-    assert effort(load_recipe("paper"), 4).more_rollouts == (16, 64, 128)
+    assert search_plan(load_recipe("paper"), 4).more_rollouts == (16, 64, 128)
 
 
 def test_a_number_of_the_search_or_the_examination_is_a_recipe_value() -> None:
     recipe = load_recipe("smoke", ["model.max_context=300", "evaluation.top_k=3", "search.exploration=1.5"])
     assert models(recipe, "rules", None, 1.0).max_context == 300
-    assert examination(recipe).top_k == 3
-    assert effort(recipe, 1).settings.exploration == 1.5
+    assert evaluation_settings(recipe).top_k == 3
+    assert search_plan(recipe, 1).settings.exploration == 1.5
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,12 @@ def test_a_wrong_key_is_named_with_what_it_got_and_what_is_allowed(override: str
     assert [word for word in words if word not in message] == []
 
 
+def test_problems_can_be_generated_at_each_level_of_a_recipe() -> None:
+    levels = get_args(Level)
+    made = generate(dict.fromkeys(levels, 1), seed=0, split="train")
+    assert [one.problem.level for one in made] == list(levels)
+
+
 def test_a_recipe_that_is_not_toml_or_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("rounds = [")
     with pytest.raises(UserError, match="not valid TOML"):
@@ -87,7 +97,7 @@ def test_a_recipe_that_is_not_toml_or_not_there_is_a_users_mistake(tmp_path: Pat
 def test_a_runs_recipe_that_is_torn_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text('{"run": {"na')
     with pytest.raises(UserError, match=r"recipe.json: not JSON"):
-        recipe_of(str(tmp_path))
+        read_recipe(str(tmp_path))
 
 
 def test_the_hash_names_what_may_change_a_result_and_nothing_else() -> None:
@@ -104,13 +114,15 @@ def test_where_the_engines_are_changes_no_result_and_which_they_are_may(tmp_path
     assert recipe.hash == load_recipe("smoke", ["engine.replicas=4"]).hash
     assert recipe.hash != vllm.hash == moved.hash
     assert difference(recipe, moved) == "engine.kind is 'transformers' there and 'vllm' here"
-    keep_recipe(vllm, str(tmp_path))
-    keep_recipe(moved, str(tmp_path))
-    assert recipe_of(str(tmp_path)) == moved
-    assert recipe_of(str(tmp_path), ["engine.kind=transformers", "engine.policy_urls=[]"]).engine.kind == "transformers"
-    assert recipe_of(str(tmp_path)) == moved  # what is overridden is not kept
+    store_recipe(vllm, str(tmp_path))
+    store_recipe(moved, str(tmp_path))
+    assert read_recipe(str(tmp_path)) == moved
+    assert (
+        read_recipe(str(tmp_path), ["engine.kind=transformers", "engine.policy_urls=[]"]).engine.kind == "transformers"
+    )
+    assert read_recipe(str(tmp_path)) == moved  # what is overridden is not kept
     with pytest.raises(UserError, match=r"recipe\.json with --set engine\.kind=vlm: engine\.kind"):
-        recipe_of(str(tmp_path), ["engine.kind=vlm"])
+        read_recipe(str(tmp_path), ["engine.kind=vlm"])
 
 
 def test_the_bootstrap_model_has_endpoints_of_its_own() -> None:
@@ -120,13 +132,13 @@ def test_the_bootstrap_model_has_endpoints_of_its_own() -> None:
     first, second = (search_models(recipe, "runs/smoke", round).engine for round in (1, 2))
     assert (first.urls, second.urls) == (("http://big:8000",), ("http://small:8000",))
     assert first.log_dir.endswith("runs/smoke/logs")
-    assert search_models(load_recipe("smoke"), "s3://bucket/smoke", 1).engine == Engine()
+    assert search_models(load_recipe("smoke"), "s3://bucket/smoke", 1).engine == EngineSettings()
 
 
 def test_the_difference_of_two_recipes_is_named_by_its_key() -> None:
     other = load_recipe("smoke", ["rounds.2.num_rollouts=3", "run.shards=9"])
     assert difference(load_recipe("smoke"), other) == "rounds.2.num_rollouts is 2 there and 3 here"
-    assert flat({"a": {"b": [{"c": 1}]}}) == {"a.b.1.c": 1}
+    assert flatten({"a": {"b": [{"c": 1}]}}) == {"a.b.1.c": 1}
 
 
 def test_each_training_key_of_a_recipe_is_one_of_the_training_process() -> None:

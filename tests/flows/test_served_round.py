@@ -1,4 +1,4 @@
-"""The smallest whole run with policy and PPM behind real vLLM servers."""
+"""The smallest whole run whose policy and PPM are served by vLLM."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_a_run_searches_and_evaluates_with_vllm(base: str, tmp_path: Path) -> No
     ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=880, check=False)
     assert done.returncode == 0, done.stderr
-    asked = "SELECT sum(prompt_tokens) AS read, sum(cached_tokens) AS cached, max(scorer_seconds) AS scored FROM nodes"
-    [(read, cached, scored)] = catalog.query(tmp_path / "served", f"{asked} WHERE round = 2").rows()
-    assert 0 < cached < read and scored > 0
+    query = "SELECT sum(prompt_tokens), sum(cached_tokens), max(scorer_seconds) FROM nodes WHERE round = 2"
+    [(num_prompt_tokens, num_cached_tokens, scorer_seconds)] = catalog.query(tmp_path / "served", query).rows()
+    assert 0 < num_cached_tokens < num_prompt_tokens and scorer_seconds > 0
     metrics = catalog.query(tmp_path / "served", "SELECT DISTINCT metric FROM evaluations")["metric"].to_list()
     assert {"pass@1", "system", "majority"} <= set(metrics)
     logs = {log.name for log in (tmp_path / "served/logs").iterdir()}

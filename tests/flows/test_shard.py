@@ -1,4 +1,4 @@
-"""A shard is the unit of work and of retry: all there or not there, and the same however the work is cut."""
+"""A shard is the unit of work and of retry. It is complete or absent, and trees do not depend on the shards."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
-from flows import plans
 from flows.recipe import Recipe, load_recipe
+from flows.run_recipe import store_recipe
 from flows.shard import search_shard
 from rstar.protocols import UserError
 from store import shards
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 BY_LEVEL = {"gsm": 5, "math": 4, "olympiad": 4}
 
 
-def started(root: Path, num_shards: int) -> Recipe:
-    """Start a run of the bootstrap round: its recipe and problems are there, nothing is searched."""
+def start_run(root: Path, num_shards: int) -> Recipe:
+    """Write the recipe and the problems of a run; nothing is searched yet."""
     recipe = load_recipe("smoke", [f"run.shards={num_shards}", "rounds.1.extra_trees=1"])
-    plans.keep_recipe(recipe, str(root))
+    store_recipe(recipe, str(root))
     shards.write_rows(Run(root).problems("train"), "problems", generated_rows(BY_LEVEL, seed=3, split="train"))
     return recipe
 
@@ -49,25 +49,25 @@ def stamps(root: Path) -> dict[str, int]:
 
 
 def block(root: Path, shard: int) -> Path:
-    """Put a folder where a shard's file is to be, so that it cannot be written."""
+    """Create a folder at the path of a shard's file, so that the file cannot be written."""
     obstacle = Path(Run(root).nodes(1, shard))
     obstacle.mkdir(parents=True)
     return obstacle
 
 
 def test_every_problem_is_in_one_shard(tmp_path: Path) -> None:
-    started(tmp_path, 7)
-    cut = [shard_problems(Run(tmp_path), 1, shard, 7) for shard in range(7)]
-    assert {len(part) for part in cut} == {1, 2}
-    assert len({problem.id for part in cut for problem in part}) == sum(BY_LEVEL.values())
+    start_run(tmp_path, 7)
+    parts = [shard_problems(Run(tmp_path), 1, shard, 7) for shard in range(7)]
+    assert {len(part) for part in parts} == {1, 2}
+    assert len({problem.id for part in parts for problem in part}) == sum(BY_LEVEL.values())
 
 
-def test_node_tables_are_byte_identical_for_one_and_seven_shards_with_a_failure_in_the_middle(tmp_path: Path) -> None:
+def test_node_tables_are_byte_identical_for_one_shard_and_for_seven_of_which_one_fails_first(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    started(whole, 1)
+    start_run(whole, 1)
     asyncio.run(search_all(whole, 1))
 
-    started(cut, 7)
+    start_run(cut, 7)
     obstacle = block(cut, 3)
     with pytest.raises(UserError, match="cannot write"):
         asyncio.run(search_all(cut, 7))
@@ -79,17 +79,17 @@ def test_node_tables_are_byte_identical_for_one_and_seven_shards_with_a_failure_
     assert len(before) == 3 and before.items() <= stamps(cut).items()
 
 
-def test_shards_searched_at_once_give_the_same_nodes_as_one_after_the_other(tmp_path: Path) -> None:
+def test_shards_searched_concurrently_give_the_same_nodes_as_in_sequence(tmp_path: Path) -> None:
     one_by_one, at_once = tmp_path / "one", tmp_path / "at-once"
-    started(one_by_one, 3)
+    start_run(one_by_one, 3)
     asyncio.run(search_all(one_by_one, 3))
-    started(at_once, 3)
+    start_run(at_once, 3)
     asyncio.run(map_concurrently(lambda shard: search_shard(str(at_once), 1, shard), range(3), limit=3))
     assert nodes(at_once) == nodes(one_by_one)
 
 
-def test_prefects_own_retry_of_a_run_does_only_the_missing_shard(tmp_path: Path) -> None:
-    started(tmp_path, 3)
+def test_a_retry_of_a_flow_run_by_prefect_searches_only_the_missing_shard(tmp_path: Path) -> None:
+    start_run(tmp_path, 3)
     obstacle = block(tmp_path, 2)
     before: dict[str, int] = {}
     run_id = ""
@@ -117,10 +117,10 @@ def test_prefects_own_retry_of_a_run_does_only_the_missing_shard(tmp_path: Path)
     assert len(Run(tmp_path).shards(1)) == 3
 
 
-def test_another_recipe_in_the_same_folder_is_a_users_mistake(tmp_path: Path) -> None:
-    recipe = started(tmp_path, 2)
-    plans.keep_recipe(recipe, str(tmp_path))
+def test_another_recipe_in_the_same_folder_is_a_user_error(tmp_path: Path) -> None:
+    recipe = start_run(tmp_path, 2)
+    store_recipe(recipe, str(tmp_path))
     with pytest.raises(UserError, match=r"run.seed is 0 there and 5 here"):
-        plans.keep_recipe(load_recipe("smoke", ["run.seed=5", "rounds.1.extra_trees=1"]), str(tmp_path))
+        store_recipe(load_recipe("smoke", ["run.seed=5", "rounds.1.extra_trees=1"]), str(tmp_path))
     with pytest.raises(UserError, match=r"run.shards = 2, not 3"):
-        plans.keep_recipe(load_recipe("smoke", ["run.shards=3", "rounds.1.extra_trees=1"]), str(tmp_path))
+        store_recipe(load_recipe("smoke", ["run.shards=3", "rounds.1.extra_trees=1"]), str(tmp_path))

@@ -1,8 +1,7 @@
-"""Check golden worlds against the search: python tests/golden/run.py FILE; exits 1 at the first difference.
+"""Check the search against golden worlds: python tests/golden/run.py FILE. Exits 1 at the first difference.
 
-A world scripts the policy, the verdicts, the answers and the PPM's scores; its steps are letters. Everything else
-is the search that the flows run. `Letters` sets one rule of the step format aside: in a world an answer may follow any
-step.
+A world scripts the policy, the verdicts, the answers and the PPM's scores; its steps are letters. Everything else is
+the search that the flows run, with one exception: `Letters` lets an answer follow any step.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from domains.mathematics.domain import Mathematics
 from domains.mathematics.steps import END_OF_CODE, StepKind, kind_of, read_step
 from rstar.annotation import Annotation
-from rstar.inference.thinking import grade
 from rstar.pairs import step_pairs, trajectory_pairs
 from rstar.protocols import Execution, Problem, Proposal, Step, Verdict
 from rstar.search import SearchSettings, search
@@ -31,7 +29,7 @@ World = Mapping[str, Any]
 
 
 class Letters(Mathematics):
-    """Reads a step as the real format does, but lets an answer follow any step, the question too."""
+    """The step format of mathematics, except that an answer may follow any step, or the question itself."""
 
     @staticmethod
     def read(text: str, prefix: Sequence[str]) -> Step:  # type: ignore[override]
@@ -42,17 +40,20 @@ LETTERS = Letters()
 
 
 def letter_of(text: str) -> str:
-    """The letter (or any other name) is the first comment, or stands first in the answer."""
+    """Return the letter, or name, of a step: its first comment, or the first words of its answer."""
     match = re.search(r"(?:# |<answer> )([^\n:]*)", text)
     assert match is not None, text
     return match[1]
 
 
 def path_of(steps: Sequence[str]) -> str:
+    """Return the letters of a prefix, such as "a/b"."""
     return "/".join(map(letter_of, steps))
 
 
 class ScriptedPolicy:
+    """Proposes the letters that the world lists below a path."""
+
     def __init__(self, world: World) -> None:
         self.world = world
 
@@ -73,7 +74,7 @@ class ScriptedPolicy:
 
 
 class ScriptedExecutor:
-    """A checkpoint is the path that led to it."""
+    """Fails on the invalid paths of the world. A checkpoint is the path that led to it."""
 
     def __init__(self, world: World) -> None:
         self.invalid = set(world["invalid"])
@@ -89,6 +90,8 @@ class ScriptedExecutor:
 
 
 class ScriptedScorer:
+    """Scores a path as the world says."""
+
     def __init__(self, world: World) -> None:
         self.ppm = world["ppm"]
 
@@ -97,6 +100,8 @@ class ScriptedScorer:
 
 
 class ExactJudge:
+    """Answers are the same if their texts are equal."""
+
     async def equivalent(self, answer: str, other: str) -> bool:
         return answer == other
 
@@ -104,6 +109,7 @@ class ExactJudge:
 
 
 async def search_world(world: World) -> Tree:
+    """Return the tree of a world. Answers that the search did not judge are judged afterwards."""
     settings = {**world["settings"], "annotation": Annotation(world["settings"]["annotation"])}
     tree = await search(
         Problem(world["name"], "?", world["truth"]),
@@ -114,19 +120,21 @@ async def search_world(world: World) -> Tree:
         settings=SearchSettings(**settings),
         steps=LETTERS,
     )
-    await grade(tree, judge=ExactJudge())
+    for node in tree.walk():
+        if node.answer is not None and node.correct is None:
+            node.correct = node.answer == world["truth"]
     return tree
 
 
 def outcome(tree: Tree) -> dict[str, Any]:
-    """What a world's `expected` holds, of a tree."""
+    """Return what a world's `expected` holds, computed from a tree."""
     found = trajectories(tree)
     ends = sorted((node for node in tree.nodes if node.ended is not None), key=lambda node: node.ended)
     return {
         "rollout_ends": [path(node) for node in ends],
         "nodes": [node_outcome(node) for node in tree.walk()],
-        "trajectories": [trajectory_outcome(one) for one in found],
-        "sft": [letters(one.steps) for one in sft_choice(found)],
+        "trajectories": [trajectory_outcome(trajectory) for trajectory in found],
+        "sft": [letters(trajectory.steps) for trajectory in sft_choice(found)],
         "step_pairs": [
             {
                 "prefix": letters(pair.prefix),
@@ -143,14 +151,17 @@ def outcome(tree: Tree) -> dict[str, Any]:
 
 
 def letters(steps: Sequence[str]) -> list[str]:
+    """Return the letters of steps."""
     return [letter_of(step) for step in steps]
 
 
 def path(node: Node) -> list[str]:
+    """Return the letters from the root to a node."""
     return letters(node.prefix())
 
 
 def node_outcome(node: Node) -> dict[str, Any]:
+    """Return the expected fields of a node."""
     return {
         "path": path(node),
         "visits": node.visits,
@@ -160,24 +171,25 @@ def node_outcome(node: Node) -> dict[str, Any]:
     }
 
 
-def trajectory_outcome(one: Trajectory) -> dict[str, Any]:
+def trajectory_outcome(trajectory: Trajectory) -> dict[str, Any]:
+    """Return the expected fields of a trajectory."""
     return {
-        "path": letters(one.steps),
-        "answer": one.answer,
-        "correct": one.correct,
-        "mean_q": one.mean_q,
-        "min_q": one.min_q,
+        "path": letters(trajectory.steps),
+        "answer": trajectory.answer,
+        "correct": trajectory.correct,
+        "mean_q": trajectory.mean_q,
+        "min_q": trajectory.min_q,
     }
 
 
 def differences(expected: Any, got: Any, where: str = "") -> Iterator[str]:
-    """Every place where `got` is not `expected`, to the last digit."""
+    """Yield every place where `got` differs from `expected`, to the last digit."""
     if isinstance(expected, dict) and isinstance(got, dict):
         for key in expected:
             yield from differences(expected[key], got.get(key), f"{where}.{key}".lstrip("."))
     elif isinstance(expected, list) and isinstance(got, list):
-        for at, (one, other) in enumerate(zip(expected, got, strict=False)):
-            yield from differences(one, other, f"{where}[{at}]")
+        for index, (left, right) in enumerate(zip(expected, got, strict=False)):
+            yield from differences(left, right, f"{where}[{index}]")
         if len(expected) != len(got):
             yield f"{where}: expected {len(expected)} entries, got {len(got)}"
     elif expected != got:
@@ -185,11 +197,12 @@ def differences(expected: Any, got: Any, where: str = "") -> Iterator[str]:
 
 
 def check(world: World) -> str | None:
-    """The first difference between a world's expectations and the search; None where there is none."""
+    """Return the first difference between what a world expects and the search; None if there is none."""
     return next(differences(world["expected"], outcome(asyncio.run(search_world(world)))), None)
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Check the worlds of a file; return the exit code."""
     if len(arguments) != 1:
         print("usage: python tests/golden/run.py FILE", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Small worlds for the search: letters from the golden checker, and real steps run by exec."""
+"""Small worlds for the search: steps that are letters, from the golden checker, and real steps run by exec."""
 
 import importlib.util
 from pathlib import Path
@@ -33,7 +33,7 @@ def letters(golden):
 
 @pytest.fixture(scope="session")
 def at(golden):
-    """The node of a tree at a path such as "a/b"."""
+    """Return the node of a tree at a path such as "a/b"."""
 
     def node_at(tree, path):
         return next(node for node in tree.walk() if golden.path_of(node.prefix()) == path)
@@ -42,7 +42,7 @@ def at(golden):
 
 
 class ExecExecutor:
-    """Runs trusted steps in this process; a checkpoint names a copy of the variables."""
+    """Runs trusted steps in this process. A checkpoint names a copy of the variables."""
 
     def __init__(self):
         self.states = {}
@@ -65,11 +65,29 @@ class ExecExecutor:
         del self.states[checkpoint]
 
 
+class NumberJudge:
+    """Answers are the same if their values are equal. `comparisons` are those that it was asked for."""
+
+    def __init__(self):
+        self.comparisons = []
+
+    async def equivalent(self, answer, other):
+        self.comparisons.append((answer, other))
+        return float(answer) == float(other)
+
+    correct = equivalent
+
+
 @pytest.fixture
 def executor():
     return ExecExecutor()
 
 
 @pytest.fixture
+def judge():
+    return NumberJudge()
+
+
+@pytest.fixture
 def problem():
-    return Problem("p", "Tom has 34 apples and buys 12. How many has he?", "46")
+    return Problem("p", "Tom has 34 apples and buys 12. How many does he have?", "46")

@@ -1,4 +1,4 @@
-"""Initial and terminal values under each annotation, by hand."""
+"""Initial and terminal values under each annotation, computed by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from rstar.annotation import Annotation
         (Annotation.INFERENCE, (1, 0.25), 0.25, 0.25),
     ],
 )
-def test_values(annotation, initial, right, wrong):
+def test_initial_and_terminal_values_follow_the_annotation(annotation, initial, right, wrong):
     assert annotation.initial_value(0.25) == initial
     assert annotation.terminal_value(correct=True, score=0.25) == right
     assert annotation.terminal_value(correct=False, score=0.25) == wrong

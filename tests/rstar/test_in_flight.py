@@ -1,4 +1,4 @@
-"""Rollouts under way at once: where they go, by hand, and that nothing of it stays in the tree."""
+"""Rollouts in flight: where they go, computed by hand, and that they leave no trace in the tree."""
 
 import asyncio
 
@@ -18,18 +18,18 @@ def step(name, *, first):
 
 
 class Slow:
-    """Every node has the same children; an answer is given only when the test says so."""
+    """A world in which all nodes have the same children, and a request is answered only when the test says so."""
 
     def __init__(self, names=NAMES):
         self.names = names
-        self.asked = []
+        self.requests = []
         self.waiting = {}
 
     async def propose(self, question, prefix, *, num_candidates, seed):
         path = "/".join(text.split("# ")[1].split("\n")[0] for text in prefix)
-        self.asked.append(path)
-        answered = self.waiting[path] = asyncio.get_running_loop().create_future()
-        await answered
+        self.requests.append(path)
+        answer = self.waiting[path] = asyncio.get_running_loop().create_future()
+        await answer
         return [Proposal(step(name, first=not prefix)) for name in self.names]
 
     async def run(self, checkpoint, code):
@@ -49,42 +49,42 @@ class Slow:
             await asyncio.sleep(0)
 
 
-async def started(world, **more):
+async def start_search(world, **more):
     settings = SearchSettings(**{"num_rollouts": 8, "num_candidates": 4, "max_depth": 2, **more})
-    given = {"steps": DOMAIN, "policy": world, "executor": world, "judge": world}
-    task = asyncio.create_task(search(Problem("p", "?", "0"), **given, settings=settings))
+    engines = {"steps": DOMAIN, "policy": world, "executor": world, "judge": world}
+    task = asyncio.create_task(search(Problem("p", "?", "0"), **engines, settings=settings))
     for _ in range(20):
         await asyncio.sleep(0)
     return task
 
 
-async def test_rollouts_under_way_go_to_different_children():
+async def test_rollouts_in_flight_go_to_different_children():
     world = Slow()
-    task = await started(world, rollouts_in_flight=3)
-    assert world.asked == [""]  # nobody can pass the root while it is being expanded
+    task = await start_search(world, rollouts_in_flight=3)
+    assert world.requests == [""]  # no rollout can pass the root while it is being expanded
     await world.answer("")
-    assert world.asked == ["", "a", "b", "c"]
+    assert world.requests == ["", "a", "b", "c"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_an_early_answer_waits_for_the_rollouts_begun_before_it():
+async def test_an_early_answer_waits_for_the_rollouts_that_started_before_it():
     world = Slow()
-    task = await started(world, rollouts_in_flight=2)
+    task = await start_search(world, rollouts_in_flight=2)
     await world.answer("")
     await world.answer("b")
-    assert world.asked == ["", "a", "b"]
-    await world.answer("a")  # both go down to the maximum depth and end there; the next two begin
-    assert world.asked == ["", "a", "b", "c", "d"]
+    assert world.requests == ["", "a", "b"]
+    await world.answer("a")  # both descend to the maximum depth and end there; the next two start
+    assert world.requests == ["", "a", "b", "c", "d"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_a_failure_ends_the_other_rollouts_and_is_raised_as_itself():
+async def test_a_failure_cancels_the_other_rollouts_and_is_raised_unchanged():
     world = Slow()
-    task = await started(world, rollouts_in_flight=3)
+    task = await start_search(world, rollouts_in_flight=3)
     await world.answer("")
     world.waiting.pop("a").set_exception(PolicyError("gone"))
     with pytest.raises(PolicyError, match="gone"):
@@ -93,47 +93,47 @@ async def test_a_failure_ends_the_other_rollouts_and_is_raised_as_itself():
 
 
 def small_tree():
-    """The root with two children, visited twice and once, each worth +1 a visit."""
+    """Return a tree whose root has two children, visited twice and once, each visit with value +1."""
     tree = Tree.start(Problem("p", "?", "0"), 0)
-    one = tree.add(tree.root, index=0, visits=2, value_sum=2.0)
-    other = tree.add(tree.root, index=1, visits=1, value_sum=1.0)
+    first = tree.add(tree.root, index=0, visits=2, value_sum=2.0)
+    second = tree.add(tree.root, index=1, visits=1, value_sum=1.0)
     tree.root.visits, tree.root.value_sum = 3, 3.0
-    return tree, one, other
+    return tree, first, second
 
 
-def test_another_rollout_counts_as_a_lost_visit_and_leaves_the_node_as_it_is():
-    tree, one, other = small_tree()
+def test_a_rollout_in_flight_counts_as_a_visit_with_value_minus_one_and_does_not_change_the_node():
+    tree, first, second = small_tree()
     in_flight = InFlight()
-    # c = 1: 1 + sqrt(ln 3 / 2) = 1.741 for the first, 1 + sqrt(ln 3) = 2.048 for the other
-    assert select(tree.root, in_flight, exploration=1.0) is other
-    below = tree.add(other, index=0)
-    tree.add(other, index=1)  # open: `other` still admits a rollout
-    in_flight.start([tree.root, other, below])
-    # one loss: 1 + sqrt(ln 4 / 2) = 1.833 for the first, (1 - 1) / 2 + sqrt(ln 4 / 2) = 0.833 for the other
-    assert select(tree.root, in_flight, exploration=1.0) is one
-    assert (other.visits, other.value_sum, in_flight.losses(other)) == (1, 1.0, 1)
-    in_flight.end([tree.root, other, below])
-    assert select(tree.root, in_flight, exploration=1.0) is other
-    assert in_flight.losses(tree.root) == in_flight.losses(other) == 0
+    # c = 1: 1 + sqrt(ln 3 / 2) = 1.741 for the first, 1 + sqrt(ln 3) = 2.048 for the second
+    assert select(tree.root, in_flight, exploration=1.0) is second
+    below = tree.add(second, index=0)
+    tree.add(second, index=1)  # keeps `second` open
+    in_flight.start([tree.root, second, below])
+    # one loss: 1 + sqrt(ln 4 / 2) = 1.833 for the first, (1 - 1) / 2 + sqrt(ln 4 / 2) = 0.833 for the second
+    assert select(tree.root, in_flight, exploration=1.0) is first
+    assert (second.visits, second.value_sum, in_flight.losses(second)) == (1, 1.0, 1)
+    in_flight.end([tree.root, second, below])
+    assert select(tree.root, in_flight, exploration=1.0) is second
+    assert in_flight.losses(tree.root) == in_flight.losses(second) == 0
 
 
-def test_a_node_is_blocked_while_all_that_is_open_below_it_is_being_expanded():
-    tree, one, other = small_tree()
+def test_a_node_is_blocked_while_every_open_node_below_it_is_being_expanded():
+    tree, first, second = small_tree()
     in_flight = InFlight()
-    in_flight.start([tree.root, one])
-    assert in_flight.admits(tree.root) and not in_flight.admits(one)
-    in_flight.start([tree.root, other])
-    assert not in_flight.admits(tree.root)
-    in_flight.end([tree.root, one])
-    assert in_flight.admits(tree.root) and in_flight.admits(one) and not in_flight.admits(other)
+    in_flight.start([tree.root, first])
+    assert in_flight.is_open(tree.root) and not in_flight.is_open(first)
+    in_flight.start([tree.root, second])
+    assert not in_flight.is_open(tree.root)
+    in_flight.end([tree.root, first])
+    assert in_flight.is_open(tree.root) and in_flight.is_open(first) and not in_flight.is_open(second)
 
 
-def test_a_blocked_node_opens_when_the_expansion_below_it_leaves_something_open():
-    tree, one, _ = small_tree()
-    below = tree.add(one, index=0)
+def test_a_blocked_node_opens_when_the_expansion_below_it_leaves_an_open_node():
+    tree, first, _ = small_tree()
+    below = tree.add(first, index=0)
     in_flight = InFlight()
-    in_flight.start([tree.root, one, below])
-    assert not in_flight.admits(one)
+    in_flight.start([tree.root, first, below])
+    assert not in_flight.is_open(first)
     tree.add(below, index=0)
-    in_flight.end([tree.root, one, below])
-    assert in_flight.admits(one) and in_flight.admits(below)
+    in_flight.end([tree.root, first, below])
+    assert in_flight.is_open(first) and in_flight.is_open(below)

@@ -1,4 +1,4 @@
-"""What holds of every tree, whatever the policy, the verdicts and the scores: checked on random worlds."""
+"""Properties of every tree, whatever the policy, the verdicts and the scores, checked on random worlds."""
 
 import asyncio
 import random
@@ -20,15 +20,15 @@ from rstar.tree import Tree
 
 
 class World:
-    """Policy, executor, scorer and judge at once: what each says is a hash of what it is asked."""
+    """Policy, executor, scorer and judge in one. Each answer is a hash of the request."""
 
     def __init__(self, seed, delays=None):
         self.seed = seed
         self.delays = delays
         self.live = set()
         self.num_runs = 0
-        self.asked = []
-        self.at_once = self.most_at_once = 0
+        self.prefixes = []
+        self.num_in_flight = self.max_in_flight = 0
 
     async def draw(self, *parts):
         for _ in range(self.delays.randrange(4) if self.delays else 0):
@@ -37,11 +37,11 @@ class World:
         return random.Random(int.from_bytes(digest, "big"))
 
     async def propose(self, question, prefix, *, num_candidates, seed):
-        self.asked.append(tuple(prefix))
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.prefixes.append(tuple(prefix))
+        self.num_in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.num_in_flight)
         noise = await self.draw("policy", seed, prefix)
-        self.at_once -= 1
+        self.num_in_flight -= 1
         return [Proposal(self.step(prefix, noise), num_tokens=noise.randrange(9)) for _ in range(num_candidates)]
 
     def step(self, prefix, noise):
@@ -107,7 +107,7 @@ def pseudo_visits(node, setting):
 
 @settings(max_examples=60, deadline=None)
 @given(worlds, search_settings)
-def test_visits_are_those_of_the_children_and_ones_own(seed, setting):
+def test_visits_are_those_of_the_children_plus_the_node_s_own(seed, setting):
     tree = asyncio.run(World(seed).search(setting))
     for node in tree.walk():
         below = sum(child.visits - pseudo_visits(child, setting) for child in node.children)
@@ -125,17 +125,17 @@ def test_q_lies_between_minus_one_and_one(seed, setting):
 @settings(max_examples=60, deadline=None)
 @given(worlds, search_settings, st.integers(0, 99))
 def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_answers(seed, setting, delays):
-    async def map_concurrently():
-        late = (World(seed, random.Random(delays + at)).search(setting) for at in range(3))
-        return await asyncio.gather(World(seed).search(setting), *late)
+    async def all_at_once():
+        delayed = (World(seed, random.Random(delays + number)).search(setting) for number in range(3))
+        return await asyncio.gather(World(seed).search(setting), *delayed)
 
-    first, *others = asyncio.run(map_concurrently())
+    first, *others = asyncio.run(all_at_once())
     assert all(other.to_records() == first.to_records() for other in others)
 
 
 @settings(max_examples=60, deadline=None)
 @given(worlds, search_settings)
-def test_a_node_is_closed_exactly_where_nothing_is_left_to_enter(seed, setting):
+def test_a_node_is_closed_exactly_if_no_rollout_can_enter_it(seed, setting):
     tree = asyncio.run(World(seed).search(setting))
     for node in tree.walk():
         exhausted = bool(node.children) and all(child.closed for child in node.children)
@@ -145,11 +145,11 @@ def test_a_node_is_closed_exactly_where_nothing_is_left_to_enter(seed, setting):
 
 @settings(max_examples=60, deadline=None)
 @given(worlds, search_settings, st.integers(0, 99))
-def test_no_node_is_expanded_twice_and_no_more_are_at_once_than_asked_for(seed, setting, delays):
+def test_no_node_is_expanded_twice_and_expansions_in_flight_are_limited(seed, setting, delays):
     world = World(seed, random.Random(delays))
     tree = asyncio.run(world.search(setting))
-    assert len(world.asked) == len(set(world.asked)) == sum(node.expanded for node in tree.nodes)
-    assert world.most_at_once <= setting.rollouts_in_flight
+    assert len(world.prefixes) == len(set(world.prefixes)) == sum(node.expanded for node in tree.nodes)
+    assert world.max_in_flight <= setting.rollouts_in_flight
     ended = sorted(node.ended for node in tree.nodes if node.ended is not None)
     assert ended == list(range(len(ended)))
 
@@ -164,7 +164,7 @@ def test_no_checkpoint_outlives_the_search(seed, setting):
 
 @settings(max_examples=40, deadline=None)
 @given(worlds, search_settings, st.integers(1, 8))
-def test_a_search_stored_and_continued_is_the_longer_search(seed, setting, more):
+def test_a_search_that_is_stored_and_continued_equals_the_longer_search(seed, setting, more):
     setting = replace(setting, rollouts_in_flight=1)
     whole = asyncio.run(World(seed).search(replace(setting, num_rollouts=setting.num_rollouts + more)))
     tree = asyncio.run(World(seed).search(setting))
@@ -185,4 +185,4 @@ def test_step_pairs_share_a_parent_and_prefer_the_higher_q(seed, setting):
         else:
             assert chosen.correct is True and rejected.correct is False
     if setting.annotation.sees_truth:
-        assert all(one.correct is not None for one in trajectories(tree))
+        assert all(trajectory.correct is not None for trajectory in trajectories(tree))

@@ -1,4 +1,4 @@
-"""UCT, by hand."""
+"""UCT, computed by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ from rstar.tree import Tree
 
 @pytest.fixture
 def root():
-    """N = 10; children with (N, q) = (4, 2), (6, 3), both Q = 0.5."""
+    """A root with N = 10 and children with (N, q) = (4, 2) and (6, 3), both with Q = 0.5."""
     tree = Tree.start(Problem("p", "?", "1"), 0)
     tree.root.visits = 10
     tree.add(tree.root, index=0, visits=4, value_sum=2.0)
@@ -24,21 +24,21 @@ def test_uct_is_q_plus_c_times_the_root_of_log_parent_over_own_visits(root):
     assert uct(4, 2.0, 10, exploration=0.0) == 0.5
 
 
-def test_a_parent_without_visits_explores_nothing(root):
+def test_a_parent_without_visits_gives_no_exploration_term(root):
     assert uct(4, 2.0, 0, exploration=2.0) == 0.5
 
 
-def test_a_child_without_visits_goes_first(root):
+def test_a_child_without_visits_is_entered_first(root):
     root.children[1].visits, root.children[1].value_sum = 0, 0.0
     assert uct(0, 0.0, 10, exploration=2.0) == math.inf
     assert select(root, InFlight(), exploration=2.0) is root.children[1]
 
 
-def test_of_equal_value_the_less_visited_is_entered(root):
+def test_of_equal_q_the_less_visited_child_is_entered(root):
     assert select(root, InFlight(), exploration=2.0) is root.children[0]
 
 
-def test_of_equals_the_one_sampled_first_is_entered(root):
+def test_of_equal_bounds_the_child_sampled_first_is_entered(root):
     assert select(root, InFlight(), exploration=0.0) is root.children[0]
 
 

@@ -1,4 +1,4 @@
-"""Trajectories, their Q-values and the SFT choice, by hand."""
+"""Trajectories, their Q-values and the choice of SFT data, computed by hand."""
 
 from rstar.trajectories import (
     Trajectory,
@@ -10,23 +10,23 @@ from rstar.trajectories import (
 )
 
 
-def trajectory(found, qs, correct=True):
-    ids = (*range(1, len(qs)), found)
+def trajectory(terminal_id, qs, correct=True):
+    ids = (*range(1, len(qs)), terminal_id)
     return Trajectory(("s",) * len(qs), ids, "42", correct, tuple(qs), sum(qs) / len(qs), min(qs), 0)
 
 
-async def test_a_score_is_the_mean_q_over_the_steps_the_final_one_included(letters):
+async def test_mean_q_is_over_all_steps_including_the_final_one(letters):
     """Rollouts: a/c right; then b/e wrong; then a/d/g right. So Q(a) = 1, Q(a/d) = 1, Q(b) = -1."""
     policy = {"": "ab", "a": "cd", "b": "ef", "a/d": "gh"}
     tree = await letters(policy, {"a/c": "42", "b/e": "7", "a/d/g": "41"}, num_rollouts=3)
     found = trajectories(tree)
-    assert [(one.answer, one.correct, one.qs) for one in found] == [
+    assert [(each.answer, each.correct, each.qs) for each in found] == [
         ("42", True, (0.0, 1.0)),
         ("41", False, (0.0, -1.0, -1.0)),
         ("7", False, (-1.0, -1.0)),
     ]
-    assert [one.mean_q for one in found] == [0.5, -2 / 3, -1.0]
-    assert [one.min_q for one in found] == [0.0, -1.0, -1.0]
+    assert [each.mean_q for each in found] == [0.5, -2 / 3, -1.0]
+    assert [each.min_q for each in found] == [0.0, -1.0, -1.0]
     first, second = "<code>\n# a\npass\n<end_of_step>", "\n# d\npass\n<end_of_step>"
     assert found[1].text == f"{first}{second}\n<answer> g: \\boxed{{41}}\n<end_of_answer>"
 
@@ -34,10 +34,10 @@ async def test_a_score_is_the_mean_q_over_the_steps_the_final_one_included(lette
 async def test_dead_ends_are_not_trajectories(letters):
     tree = await letters({"": "ab", "b": "c"}, {"b/c": "42"}, num_rollouts=2)
     assert tree.root.visits == 2
-    assert [one.answer for one in trajectories(tree)] == ["42"]
+    assert [each.answer for each in trajectories(tree)] == ["42"]
 
 
-def test_the_two_correct_ones_with_the_highest_mean_q_are_chosen():
+def test_the_two_correct_trajectories_with_the_highest_mean_q_are_chosen():
     best, wrong, second, third = (
         trajectory(4, [0.9, 1.0]),
         trajectory(3, [1.0, 1.0], correct=False),
@@ -45,19 +45,19 @@ def test_the_two_correct_ones_with_the_highest_mean_q_are_chosen():
         trajectory(1, [0.4, 1.0]),
     )
     assert sft_choice([third, second, wrong, best]) == [best, second]
-    assert sft_choice([third, best], per_problem=1) == [best]
+    assert sft_choice([third, best], num_chosen=1) == [best]
     assert sft_choice([wrong]) == []
 
 
-def test_ties_go_to_the_higher_minimum_then_to_fewer_steps_then_to_the_first_found():
+def test_ties_go_to_the_higher_minimum_q_then_to_fewer_steps_then_to_the_first_found():
     low = trajectory(3, [0.0, 1.0])
     high = trajectory(7, [0.5, 0.5])
     long = trajectory(5, [0.5, 0.5, 0.5])
     early = trajectory(6, [0.5, 0.5])
-    assert sft_choice([low, long, high, early], per_problem=4) == [early, high, long, low]
+    assert sft_choice([low, long, high, early], num_chosen=4) == [early, high, long, low]
 
 
-def test_a_synthetic_problem_is_dropped_where_less_than_half_is_correct():
+def test_a_label_is_suspect_if_less_than_half_of_the_trajectories_are_correct():
     right, wrong = trajectory(1, [1.0]), trajectory(2, [-1.0], correct=False)
     assert label_is_suspect([right, wrong, wrong])
     assert not label_is_suspect([right, wrong])
@@ -66,10 +66,10 @@ def test_a_synthetic_problem_is_dropped_where_less_than_half_is_correct():
 
 
 def test_the_alternatives_choose_at_random_among_all_or_among_the_correct():
-    pool = [trajectory(at, [0.1 * at], correct=at % 2 == 0) for at in range(1, 9)]
-    assert {one.correct for seed in range(20) for one in random_choice(pool, seed=seed)} == {True, False}
-    picks = [rejection_choice(pool, seed=seed) for seed in range(20)]
-    assert {one.found for pick in picks for one in pick} == {2, 4, 6, 8}
-    assert all(len(pick) == 2 for pick in picks)
+    pool = [trajectory(id, [0.1 * id], correct=id % 2 == 0) for id in range(1, 9)]
+    assert {each.correct for seed in range(20) for each in random_choice(pool, seed=seed)} == {True, False}
+    choices = [rejection_choice(pool, seed=seed) for seed in range(20)]
+    assert {each.terminal_id for choice in choices for each in choice} == {2, 4, 6, 8}
+    assert all(len(choice) == 2 for choice in choices)
     assert rejection_choice(pool, seed=3) == rejection_choice(pool, seed=3)
     assert len(random_choice(pool[:1], seed=0)) == 1

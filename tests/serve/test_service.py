@@ -1,4 +1,4 @@
-"""The HTTP service, over real connections: OpenAI's wire format, and what ends a search besides its budget."""
+"""The HTTP service over real connections: OpenAI's format, and everything that ends a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import uvicorn
 from domains.mathematics.domain import DOMAIN
 from domains.mathematics.grading.judge import MathJudge
 from miniature.writer import BootstrapPolicy
-from rstar.inference.solving import Budget, Ending
+from rstar.inference.budget import Budget
+from rstar.inference.solution import Ending
 from rstar.protocols import Policy, PolicyError, Proposal
 from rstar.search import SearchSettings
 from sandbox.providers import open_sandbox
@@ -29,23 +30,23 @@ from tasks.lib.engines import Engines
 
 QUESTION = "Tom has 34 apples. Tom finds 12 apples. How many apples does Tom have now?"
 USER = {"role": "user", "content": QUESTION}
-FIRST_ANSWER = 4  # calls of the policy to the first answer, after which there is more to try
+FIRST_ANSWER = 4  # requests to the policy until the first answer; the search is not over then
 Json = dict[str, Any]
 
 
 class Shorter:
-    """A scripted PPM: the shorter step is the better one."""
+    """A scripted PPM that prefers short steps."""
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
         return [1.0 / (1 + len(candidate)) for candidate in candidates]
 
 
-class Slow:
-    """The bootstrap policy, which answers `calls` times and then keeps everybody waiting."""
+class Stalling:
+    """The bootstrap policy. It answers `calls` requests and then none."""
 
     def __init__(self, calls: int) -> None:
         self.policy, self.calls = BootstrapPolicy(), calls
-        self.given_up = threading.Event()
+        self.cancelled = threading.Event()
 
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
@@ -54,7 +55,7 @@ class Slow:
         try:
             await asyncio.sleep(0 if self.calls >= 0 else 60)
         except asyncio.CancelledError:
-            self.given_up.set()
+            self.cancelled.set()
             raise
         return await self.policy.propose(question, prefix, num_candidates=num_candidates, seed=seed)
 
@@ -64,8 +65,8 @@ class Dead:
         raise PolicyError("out of memory")
 
 
-class Wordless:
-    """What the engine answers where a prompt fills the context."""
+class NoRoom:
+    """An engine whose context is filled by the prompt."""
 
     async def propose(self, *arguments: object, **settings: object) -> Sequence[Proposal]:
         return [Proposal("", prompt_tokens=9000)]
@@ -73,7 +74,7 @@ class Wordless:
 
 @contextmanager
 def served(policy: Policy | None = None, *, budget: Budget | None = None, **limits: Any) -> Iterator[Served]:
-    """Serve from a thread, on a port of its own."""
+    """Serve in a thread, on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
     started: dict[str, Any] = {}
     ready = threading.Event()
@@ -111,8 +112,8 @@ class Served:
     def ask(self, **fields: object) -> httpx.Response:
         return self.client.post("/v1/chat/completions", json={"model": "tiny", "messages": [USER], **fields})
 
-    def ask_aside(self) -> tuple[threading.Thread, list[httpx.Response]]:
-        """Ask from another thread; returns once the search is under way."""
+    def ask_in_thread(self) -> tuple[threading.Thread, list[httpx.Response]]:
+        """Ask in another thread; return when the search runs."""
         answers: list[httpx.Response] = []
 
         def ask() -> None:
@@ -144,22 +145,22 @@ def service() -> Iterator[Served]:
         yield running
 
 
-def test_an_answer_has_openais_form_the_line_of_thought_and_what_it_cost(service: Served) -> None:
+def test_a_reply_has_openais_form_the_steps_and_the_cost(service: Served) -> None:
     answer = service.ask(messages=[{"role": "system", "content": "Be kind."}, USER])
     assert answer.status_code == 200
-    told = answer.json()
-    assert (told["object"], told["model"]) == ("chat.completion", "tiny")
-    assert told["id"].startswith("chatcmpl-") and isinstance(told["created"], int)
-    (choice,) = told["choices"]
+    body = answer.json()
+    assert (body["object"], body["model"]) == ("chat.completion", "tiny")
+    assert body["id"].startswith("chatcmpl-") and isinstance(body["created"], int)
+    (choice,) = body["choices"]
     assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (0, "stop", "assistant")
     content = choice["message"]["content"]
     assert content.startswith("```python\n") and "\\boxed{46}" in content.splitlines()[-1]
     assert "<" not in content
-    assert told["rstar"]["answer"] == told["rstar"]["majority"] == "46"
-    assert {"score", "runner_up", "trajectories", "seconds", "steps"} <= told["rstar"].keys()
-    usage = told["usage"]
+    assert body["rstar"]["answer"] == body["rstar"]["majority"] == "46"
+    assert {"score", "runner_up", "trajectories", "seconds", "steps"} <= body["rstar"].keys()
+    usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["completion_tokens"] == told["rstar"]["tokens"] > 0
+    assert usage["completion_tokens"] == body["rstar"]["tokens"] > 0
 
 
 def test_equal_seeds_give_equal_answers(service: Served) -> None:
@@ -174,7 +175,7 @@ def test_text_may_come_in_parts(service: Served) -> None:
     assert service.ask(messages=[{"role": "user", "content": content}]).json()["rstar"]["answer"] == "46"
 
 
-def test_a_stream_tells_better_thoughts_then_the_answer_and_ends_as_openais(service: Served) -> None:
+def test_a_stream_has_better_trajectories_then_the_answer_and_ends_like_openais(service: Served) -> None:
     body = {"messages": [USER], "stream": True, "stream_options": {"include_usage": True}}
     with service.client.stream("POST", "/v1/chat/completions", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -206,20 +207,20 @@ def test_a_stream_tells_better_thoughts_then_the_answer_and_ends_as_openais(serv
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "only text"),
         ({"messages": [{"role": "user", "content": "\ud800?"}]}, 400, "Unicode"),
         ({"messages": [{"role": "user", "content": "x" * 16_001}]}, 400, "16001 characters"),
-        ({"messages": [USER], "model": "gpt-4"}, 404, "'gpt-4' is not here"),
-        ({"messages": [USER], "n": 2}, 400, "n: one"),
+        ({"messages": [USER], "model": "gpt-4"}, 404, "no model 'gpt-4'"),
+        ({"messages": [USER], "n": 2}, 400, "n: must be 1"),
         ({"messages": [USER], "stream": "yes"}, 400, "stream: expected true or false"),
         ({"messages": [USER], "seed": 1.5}, 400, "seed: expected a whole number"),
         ({"messages": [USER], "budget": "long"}, 400, "budget 'long'"),
         ({"messages": [USER], "budget": "9" * 1000}, 400, f"budget '{'9' * 79}…'"),
         ({"messages": [USER], "budget": "1" + " " * 99 + "x"}, 400, "…'"),
-        ({"messages": [USER], "budget": True}, 400, "budget: expected a text"),
-        ({"messages": [USER], "budget": {"seconds": "9" * 1000}}, 400, "budget: expected a text"),
-        ({"messages": [USER], "max_completion_tokens": 0}, 400, "more than 0"),
+        ({"messages": [USER], "budget": True}, 400, "budget: expected a whole number"),
+        ({"messages": [USER], "budget": {"seconds": "9" * 1000}}, 400, "budget: expected a whole number"),
+        ({"messages": [USER], "max_completion_tokens": 0}, 400, "at least 1"),
         (" " * 300_000, 413, "longer than 262144 bytes"),
     ],
 )
-def test_a_bad_request_is_told_in_openais_form(service: Served, body: object, status: int, words: str) -> None:
+def test_a_bad_request_gets_an_error_in_openais_form(service: Served, body: object, status: int, words: str) -> None:
     content = body if isinstance(body, str) else json.dumps(body)
     before = service.counted("invalid")
     answer = service.client.post("/v1/chat/completions", content=content)
@@ -230,9 +231,7 @@ def test_a_bad_request_is_told_in_openais_form(service: Served, body: object, st
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v2", 404), ("GET", "/v1/chat/completions", 405)])
-def test_a_place_that_is_not_there_is_told_in_the_same_form(
-    service: Served, method: str, path: str, status: int
-) -> None:
+def test_an_unknown_route_gets_an_error_in_the_same_form(service: Served, method: str, path: str, status: int) -> None:
     answer = service.client.request(method, path)
     assert answer.status_code == status
     assert path in answer.json()["error"]["message"]
@@ -248,17 +247,17 @@ def test_models_health_and_metrics(service: Served) -> None:
     assert service.metric("rstar_search_seconds_total") > 0
 
 
-def test_a_request_may_bring_its_own_budget(service: Served) -> None:
+def test_a_request_can_have_its_own_budget(service: Served) -> None:
     assert service.ask(budget="1").json()["rstar"]["rollouts"] == 1
     few, many = (service.ask(max_completion_tokens=count, budget="9").json()["usage"] for count in (1, 10**9))
     assert 0 < few["completion_tokens"] < many["completion_tokens"]
 
 
-def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> None:
-    policy = Slow(calls=0)
+def test_requests_above_the_limit_are_refused_and_health_still_answers() -> None:
+    policy = Stalling(calls=0)
     with served(policy, max_in_flight=1, timeout_seconds=2.0) as service:
         policy.calls = 1
-        thread, answers = service.ask_aside()
+        thread, answers = service.ask_in_thread()
         refused = service.ask()
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["type"] == "rate_limit_error"
@@ -268,12 +267,12 @@ def test_more_than_may_be_in_flight_are_refused_and_health_still_answers() -> No
         assert service.counted("refused") == 1
         assert service.metric("rstar_requests_in_flight") == 0
         policy.calls = 1
-        assert service.ask().status_code == 504  # there is room again
+        assert service.ask().status_code == 504  # there is capacity again
 
 
 def test_a_refusal_does_not_wait_for_the_body() -> None:
-    with served(Slow(calls=1), max_in_flight=1, timeout_seconds=5.0) as service:
-        thread, _ = service.ask_aside()
+    with served(Stalling(calls=1), max_in_flight=1, timeout_seconds=5.0) as service:
+        thread, _ = service.ask_in_thread()
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=4) as connection:
             connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 9999\r\n\r\n{")
@@ -282,17 +281,17 @@ def test_a_refusal_does_not_wait_for_the_body() -> None:
 
 
 def test_closing_waits_until_the_searches_have_ended() -> None:
-    policy = Slow(calls=1)
+    policy = Stalling(calls=1)
     with served(policy, budget=Budget(99)) as service:
-        thread, answers = service.ask_aside()
+        thread, answers = service.ask_in_thread()
         asyncio.run_coroutine_threadsafe(service.service.close(10), service.loop).result(15)
-        assert policy.given_up.is_set() and not service.service._jobs
+        assert policy.cancelled.is_set() and not service.service._jobs
         thread.join(10)
         assert answers[0].status_code == 503
 
 
-def test_a_time_out_gives_the_best_so_far_or_504() -> None:
-    policy = Slow(calls=FIRST_ANSWER)
+def test_a_timeout_returns_the_best_so_far_or_504() -> None:
+    policy = Stalling(calls=FIRST_ANSWER)
     with served(policy, budget=Budget(99), timeout_seconds=1.5) as service:
         found = service.ask()
         assert found.status_code == 200
@@ -303,28 +302,28 @@ def test_a_time_out_gives_the_best_so_far_or_504() -> None:
         assert nothing.json()["error"]["type"] == "timeout_error"
         assert service.counted("timed_out") == 1
         policy.calls = 1
-        own = service.ask(budget="0.5s")  # its own limit is no time-out
+        own = service.ask(budget="0.5s")  # reaching its own limit is no timeout
         assert own.status_code == 200 and own.json()["choices"][0]["finish_reason"] == "length"
         assert service.counted("unanswered") == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_ends_its_search(stream: bool) -> None:
-    policy = Slow(calls=2)
+def test_a_client_that_disconnects_ends_its_search(stream: bool) -> None:
+    policy = Stalling(calls=2)
     with served(policy, max_in_flight=1) as service:
         body = {"messages": [USER], "stream": stream}
         with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=0.5, trust_env=False) as client:
             client.post(f"{service.url}/v1/chat/completions", json=body)
-        assert policy.given_up.wait(10)
+        assert policy.cancelled.wait(10)
         service.wait_for(in_flight=0)
         assert service.counted("cancelled") == 1
         policy.calls = 10**6
         assert service.ask().json()["rstar"]["answer"] == "46"
 
 
-def test_a_service_that_stops_gives_the_best_so_far_and_takes_no_more() -> None:
-    with served(Slow(calls=FIRST_ANSWER), budget=Budget(99)) as service:
-        thread, answers = service.ask_aside()
+def test_a_stopping_service_returns_the_best_so_far_and_refuses_requests() -> None:
+    with served(Stalling(calls=FIRST_ANSWER), budget=Budget(99)) as service:
+        thread, answers = service.ask_in_thread()
         time.sleep(0.5)
         service.loop.call_soon_threadsafe(service.service.stop)
         thread.join(10)
@@ -335,16 +334,16 @@ def test_a_service_that_stops_gives_the_best_so_far_and_takes_no_more() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_dead_engine_is_the_services_failure(stream: bool) -> None:
+def test_a_dead_engine_is_a_server_error(stream: bool) -> None:
     with served(Dead()) as service:
         answer = service.ask(stream=stream)
-        assert answer.status_code == (200 if stream else 503)  # a stream has begun before it is known
-        told = json.loads(answer.text.split("data: ")[2]) if stream else answer.json()
-        assert told["error"]["type"] == "server_error" and "out of memory" in told["error"]["message"]
+        assert answer.status_code == (200 if stream else 503)  # a stream starts before the error
+        error = (json.loads(answer.text.split("data: ")[2]) if stream else answer.json())["error"]
+        assert error["type"] == "server_error" and "out of memory" in error["message"]
         assert service.counted("failed") == 1
 
 
-def test_what_an_engine_refuses_is_not_the_clients_mistake_and_its_words_stay_in_the_log(
+def test_what_an_engine_rejects_is_a_server_error_with_the_reason_only_in_the_log(
     service: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = service.counted("failed"), service.counted("invalid")
@@ -354,8 +353,8 @@ def test_what_an_engine_refuses_is_not_the_clients_mistake_and_its_words_stay_in
     assert (service.counted("failed"), service.counted("invalid")) == (before[0] + 1, before[1])
 
 
-def test_an_engine_that_never_answers_is_the_services_failure_and_no_time_out() -> None:
-    with served(Slow(calls=0), budget=Budget(99), timeout_seconds=0.5) as service:
+def test_an_engine_that_never_answers_is_a_server_error_and_no_timeout() -> None:
+    with served(Stalling(calls=0), budget=Budget(99), timeout_seconds=0.5) as service:
         for fields in ({}, {"budget": "0.2s"}):
             answer = service.ask(**fields)
             assert answer.status_code == 503
@@ -364,12 +363,12 @@ def test_an_engine_that_never_answers_is_the_services_failure_and_no_time_out() 
 
 
 def test_a_problem_that_fills_the_context_is_too_long() -> None:
-    with served(Wordless()) as service:
+    with served(NoRoom()) as service:
         answer = service.ask()
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(("ending", "reason"), [(Ending.BUDGET, "length"), (Ending.CLOSED, "stop")])
-def test_a_search_without_an_answer_was_too_short_only_where_its_budget_ended_it(ending: Ending, reason: str) -> None:
+def test_finish_reason_is_length_only_if_the_budget_ended_the_search_unanswered(ending: Ending, reason: str) -> None:
     assert finish_reason(SimpleNamespace(best=None, ending=ending)) == reason  # type: ignore[arg-type]

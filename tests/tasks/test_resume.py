@@ -1,4 +1,4 @@
-"""A shard that is killed goes on inside its trees: the same table, and nothing that was answered is asked again."""
+"""A killed shard continues within its trees: the table is the same, and no answered request is repeated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from store import shards
 from store.layout import Run
 from tasks.problems import generated_rows
-from tasks.rollouts import journal_of
+from tasks.rollouts import shard_journal
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("search_a_shard.py")
 
 
 def start(root: Path, in_flight: int) -> subprocess.Popen[bytes]:
-    """Search the only shard of a run in a process of its own."""
+    """Search the only shard of a run in a separate process."""
     root.mkdir(exist_ok=True)
     shards.write_rows(
         Run(root).problems("train"),
@@ -29,19 +29,19 @@ def start(root: Path, in_flight: int) -> subprocess.Popen[bytes]:
         generated_rows({"gsm": 4, "math": 3, "olympiad": 3}, seed=3, split="train"),
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([sys.executable, SCRIPT, root, asked_file(root), str(in_flight)], env=environment)
+    return subprocess.Popen([sys.executable, SCRIPT, root, requests_file(root), str(in_flight)], env=environment)
 
 
-def asked_file(root: Path) -> Path:
-    return root.parent / f"{root.name}.asked"
+def requests_file(root: Path) -> Path:
+    return root.parent / f"{root.name}.requests"
 
 
-def asked(root: Path) -> list[str]:
-    return asked_file(root).read_text().splitlines()
+def requests(root: Path) -> list[str]:
+    return requests_file(root).read_text().splitlines()
 
 
 def kill_after(process: subprocess.Popen[bytes], journal: Path, num_entries: int) -> int:
-    """Kill the process -9 once its journal holds so many expansions; returns how many whole ones it left."""
+    """Kill the process by SIGKILL once its journal has `num_entries` expansions; return how many it has then."""
     deadline = time.monotonic() + 120
     while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + num_entries:
         assert process.poll() is None and time.monotonic() < deadline
@@ -57,23 +57,23 @@ def table(root: Path) -> bytes:
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_a_killed_shard_ends_with_the_same_table_and_asks_only_for_the_rest(tmp_path: Path, in_flight: int) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+def test_a_killed_shard_ends_with_the_same_table_and_repeats_no_request(tmp_path: Path, in_flight: int) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole, in_flight).wait() == 0
-    total = len(asked(whole))
-    journal = Path(journal_of(Run(cut), 1, 0))
+    total = len(requests(whole))
+    journal = Path(shard_journal(Run(killed), 1, 0))
 
     known = 0
-    for share in (0.3, 0.7):  # killed twice
-        process = start(cut, in_flight)
+    for share in (0.3, 0.7):  # it is killed twice
+        process = start(killed, in_flight)
         known = kill_after(process, journal, int(share * total))
-        assert not Path(Run(cut).nodes(1, 0)).exists()
+        assert not Path(Run(killed).nodes(1, 0)).exists()
     with journal.open("ab") as file:
-        file.write(b'["00ff')  # as if the machine had stopped in the middle of a line
-    before = len(asked(cut))
-    assert start(cut, in_flight).wait() == 0
+        file.write(b'["00ff')  # as if the machine had stopped while writing a line
+    before = len(requests(killed))
+    assert start(killed, in_flight).wait() == 0
 
-    assert table(cut) == table(whole)
-    assert len(asked(cut)) - before == total - known
-    assert set(asked(cut)) == set(asked(whole))
-    assert not journal.exists() and not Path(journal_of(Run(whole), 1, 0)).exists()
+    assert table(killed) == table(whole)
+    assert len(requests(killed)) - before == total - known
+    assert set(requests(killed)) == set(requests(whole))
+    assert not journal.exists() and not Path(shard_journal(Run(whole), 1, 0)).exists()

@@ -1,4 +1,4 @@
-"""What a round's search counts, of shards that had different engines too; and in which order it begins its trees."""
+"""The counts of a round's search, also if its shards used different engines, and the order of its trees."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
 from tasks.lib.engines import Engines
-from tasks.rollouts import engine_counts, longest_first
-from tasks.search_costs import close_search
+from tasks.rollouts import longest_first
+from tasks.search_costs import engine_counts, sum_search_costs
 
 
 class Counting:
@@ -23,7 +23,7 @@ class Counting:
         return self._metrics
 
 
-def test_engines_count_in_whole_numbers() -> None:
+def test_the_counts_of_engines_are_whole_numbers() -> None:
     policy: Any = Counting(num_requests=3, num_prompt_tokens=40, busy_seconds=1.2345)
     engines = Engines(DOMAIN, policy, None, executor=Counting(), judge=object())  # type: ignore[arg-type]
     assert engine_counts(engines) == {"policy_requests": 3, "policy_prompt_tokens": 40, "policy_busy_ms": 1234}
@@ -31,10 +31,10 @@ def test_engines_count_in_whole_numbers() -> None:
     assert engine_counts(Engines(DOMAIN, writer, None, executor=Counting(), judge=object())) == {}  # type: ignore[arg-type]
 
 
-def test_counts_of_shards_are_added_up_whatever_engines_they_had(tmp_path: Path) -> None:
+def test_the_counts_of_shards_are_summed_whatever_engines_they_used(tmp_path: Path) -> None:
     common = {"problems": 2, "solved": 1, "trees": 2, "nodes": 9, "num_tokens": 5, "seconds": 1.5}
     counted = [common | {"ppm_batches": 2, "sandbox_executions": 4}, common | {"ppm_scored": 7}]
-    totals = close_search.fn(str(tmp_path), 1, counted, "r")
+    totals = sum_search_costs.fn(str(tmp_path), 1, counted, "r")
     assert (totals["ppm_batches"], totals["ppm_scored"], totals["sandbox_executions"]) == (2, 7, 4)
     [row] = shards.read_rows(Run(tmp_path).rounds(1, "search"), "rounds")
     assert (row["seconds"], row["num_tokens"], json.loads(row["counts"])["nodes"]) == (3.0, 10, 18)

@@ -1,4 +1,4 @@
-"""A training process that fails says why in one line, and what a phase made is known by its files."""
+"""Averaged trainings, retries, phases, progress and the choice of training data."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from tasks.sft import training_set
         (ValueError("bug"), False),
     ],
 )
-def test_only_infrastructure_is_retried(failure: Exception, again: bool) -> None:
+def test_only_infrastructure_errors_are_retried(failure: Exception, again: bool) -> None:
     assert infrastructure_failed(None, None, Failed(data=failure)) is again
 
 
-def test_a_phase_is_finished_once_its_row_and_products_are_there(tmp_path: Path) -> None:
-    run, product = Run(tmp_path), tmp_path / "product"
+def test_a_phase_is_finished_if_its_row_and_its_output_files_exist(tmp_path: Path) -> None:
+    run, output = Run(tmp_path), tmp_path / "output"
     with pytest.raises(ZeroDivisionError), Phase(run, 1, "pairs", recipe="h"):
         raise ZeroDivisionError
     assert finished(run, 1, "pairs") is None
-    product.touch()
+    output.touch()
     with Phase(run, 1, "pairs", recipe="h") as phase:
         phase.counts = {"pairs": 3}
-    assert finished(run, 1, "pairs", str(product)) == {"pairs": 3}
-    product.unlink()
-    assert finished(run, 1, "pairs", str(product)) is None
+    assert finished(run, 1, "pairs", str(output)) == {"pairs": 3}
+    output.unlink()
+    assert finished(run, 1, "pairs", str(output)) is None
 
 
-async def test_progress_reaches_its_listeners_and_no_others() -> None:
-    heard: list[Progress] = []
-    with listening(heard.append):
+async def test_progress_reaches_listeners_only_while_they_listen() -> None:
+    updates: list[Progress] = []
+    with listening(updates.append):
         stage = Stage("search", 2, 3)
         await stage.advance(note="1 solved")
     await stage.advance()
-    assert heard == [Progress("search", 2, 0, 3), Progress("search", 2, 1, 3, "1 solved")]
+    assert updates == [Progress("search", 2, 0, 3), Progress("search", 2, 1, 3, "1 solved")]
 
 
-def test_older_choices_count_once_and_not_of_a_synthetic_problem_that_is_in_doubt(tmp_path: Path) -> None:
+def test_earlier_choices_count_once_and_not_for_a_synthetic_problem_in_doubt(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     base = {"run": "r", "recipe": "h", "choice": "verified", "rank": 0, "node": "0:1", "correct": True, "mean_q": 1.0}
     base |= {"min_q": 1.0, "num_steps": 1, "num_tokens": 3, "wrong_step": None}
@@ -68,55 +68,55 @@ def test_older_choices_count_once_and_not_of_a_synthetic_problem_that_is_in_doub
     def problem(id: str, synthetic: bool) -> dict[str, object]:
         return {"id": id, "question": id, "answer": "1", "level": "gsm", "source": "test", "synthetic": synthetic}
 
-    def chosen(round: int, *made: tuple[str, str]) -> None:
-        rows = [base | {"round": round, "problem_id": id, "question": id, "response": text} for id, text in made]
+    def write_choices(round: int, *choices: tuple[str, str]) -> None:
+        rows = [base | {"round": round, "problem_id": id, "question": id, "response": text} for id, text in choices]
         shards.write_rows(run.sft(round), "sft", rows)
 
     shards.write_rows(run.problems("train"), "problems", [problem("old", False)])
     shards.write_rows(run.problems(synthetic_name(2)), "problems", [problem("sure", True), problem("doubted", True)])
-    chosen(1, ("old", "a"))
-    chosen(2, ("old", "a"), ("old", "b"), ("sure", "c"), ("doubted", "d"))
-    chosen(3, ("sure", "e"))
+    write_choices(1, ("old", "a"))
+    write_choices(2, ("old", "a"), ("old", "b"), ("sure", "c"), ("doubted", "d"))
+    write_choices(3, ("sure", "e"))
     got = [(row["round"], row["problem_id"], row["response"]) for row in training_set(run, 3, [1, 2, 3])]
     assert got == [(2, "old", "a"), (2, "old", "b"), (2, "sure", "c"), (3, "sure", "e")]
     assert [row["response"] for row in training_set(run, 3, [3])] == ["e"]
 
 
 class Trainers:
-    """In the place of training processes: each writes its seed as the one weight, takes three steps, and may fail."""
+    """Replaces training processes. Each takes three steps and writes its seed as its only weight. One may fail."""
 
     def __init__(self) -> None:
         self.configs: list[dict[str, object]] = []
         self.forked: list[bool] = []
-        self.now = self.most_at_once = 0
+        self.num_running = self.max_running = 0
         self.failing_seed: int | None = None
 
     async def run(self, module: str, config: str, log: str, tell: Tell, *, fork: bool) -> int:
-        given = json.loads(Path(config).read_text())
-        self.configs.append(given)
+        own = json.loads(Path(config).read_text())
+        self.configs.append(own)
         self.forked.append(fork)
-        self.now += 1
-        self.most_at_once = max(self.most_at_once, self.now)
+        self.num_running += 1
+        self.max_running = max(self.max_running, self.num_running)
         try:
             for step in (1, 2, 3):
                 await asyncio.sleep(0.01)
                 await tell(step, 3, "")
-                if given["seed"] == self.failing_seed:
+                if own["seed"] == self.failing_seed:
                     raise TrainingError("died")
         finally:
-            self.now -= 1
+            self.num_running -= 1
         figures = {"num_tokens": 10, "peak_memory_bytes": 2**50}
-        with new_checkpoint(Path(given["out"]), figures=figures) as folder:
-            save_file({"w": torch.tensor([float(given["seed"])])}, folder / "model.safetensors")
+        with new_checkpoint(Path(own["out"]), figures=figures) as folder:
+            save_file({"w": torch.tensor([float(own["seed"])])}, folder / "model.safetensors")
         return 3
 
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> Trainers:
-    made = Trainers()
-    monkeypatch.setattr(tasks.lib.training, "run_trainer", made.run)
+    trainers = Trainers()
+    monkeypatch.setattr(tasks.lib.training, "run_trainer", trainers.run)
     monkeypatch.setattr(tasks.lib.training.os, "sched_getaffinity", lambda _: {0, 1})
-    return made
+    return trainers
 
 
 async def trained(tmp_path: Path, *, num_averaged: int, device: str = "cpu", threads: int = 0) -> dict[str, int]:
@@ -127,40 +127,41 @@ async def trained(tmp_path: Path, *, num_averaged: int, device: str = "cpu", thr
 
 
 @pytest.mark.parametrize(
-    ("num_averaged", "device", "at_once", "threads"),
+    ("num_averaged", "device", "num_parallel", "threads"),
     [(1, "cpu", 1, 2), (2, "cpu", 2, 1), (5, "cpu", 2, 1), (2, "", 1, 0)],
 )
-async def test_trainings_of_one_policy_share_the_cores_and_end_in_the_mean_of_their_weights(
-    tmp_path: Path, trainers: Trainers, num_averaged: int, device: str, at_once: int, threads: int
+async def test_averaged_trainings_share_the_cores_and_give_the_mean_of_their_weights(
+    tmp_path: Path, trainers: Trainers, num_averaged: int, device: str, num_parallel: int, threads: int
 ) -> None:
-    heard: list[Progress] = []
-    with listening(heard.append):
+    updates: list[Progress] = []
+    with listening(updates.append):
         assert await trained(tmp_path, num_averaged=num_averaged, device=device) == {
             "examples": 0,
             "steps": 3 * num_averaged,
         }
     seeds = [int(str(each["seed"])) for each in trainers.configs]
-    assert len(set(seeds)) == num_averaged and trainers.most_at_once == at_once
+    assert len(set(seeds)) == num_averaged and trainers.max_running == num_parallel
     assert {each["threads"] for each in trainers.configs} == {threads}
     assert set(trainers.forked) == {device == "cpu"}
     folder = Path(Run(str(tmp_path)).models(1, "policy"))
     assert load_file(folder / "model.safetensors")["w"].item() == sum(seeds) / num_averaged
     assert [each for each in folder.parent.iterdir() if each.is_dir()] == [folder]
     [row] = shards.read_rows(Run(str(tmp_path)).rounds(1, "sft"), "rounds")
-    assert row["num_tokens"] == 10 * num_averaged and row["peak_memory_bytes"] == at_once * 2**50
-    done = [move.done for move in heard if move.total]
-    assert done == sorted(done) and [move for move in heard if move.total and move.done == move.total] == heard[-1:]
-    assert heard[-1] == Progress("sft", 1, 3 * num_averaged, 3 * num_averaged)
+    assert row["num_tokens"] == 10 * num_averaged and row["peak_memory_bytes"] == num_parallel * 2**50
+    done = [update.done for update in updates if update.total]
+    assert (
+        done == sorted(done)
+        and [update for update in updates if update.total and update.done == update.total] == updates[-1:]
+    )
+    assert updates[-1] == Progress("sft", 1, 3 * num_averaged, 3 * num_averaged)
 
 
-async def test_where_one_training_dies_the_phase_is_done_again_over_what_was_left(
-    tmp_path: Path, trainers: Trainers
-) -> None:
+async def test_if_one_training_dies_the_phase_can_be_repeated(tmp_path: Path, trainers: Trainers) -> None:
     run = Run(str(tmp_path))
-    trainers.failing_seed = 5 + tasks.lib.training.SEEDS_APART
+    trainers.failing_seed = 5 + tasks.lib.training.SEED_STEP
     with pytest.raises(TrainingError, match="died"):
         await trained(tmp_path, num_averaged=2)
-    assert trainers.now == 0  # the other one was ended
+    assert trainers.num_running == 0  # the other one was cancelled
     assert finished(run, 1, "sft") is None and not Path(run.models(1, "policy")).exists()
     (Path(run.models(1, "policy") + ".1") / "old").mkdir(parents=True)
     trainers.failing_seed = None

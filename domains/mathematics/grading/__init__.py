@@ -1,4 +1,4 @@
-"""Grading: whether two final answers are the same, by exact rules first and by Math-Verify for the rest.
+"""Grading: whether two final answers are the same, by exact rules first and by Math-Verify otherwise.
 
 The way in is `domains.mathematics.grading.judge.MathJudge`. Imports rstar only.
 """

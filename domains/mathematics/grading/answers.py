@@ -1,8 +1,8 @@
-"""Final answers as text and as exact values: what can be compared without a computer algebra system.
+"""Final answers as text, as exact values and by their form, without a computer algebra system.
 
-The shape of an answer (a number, an ordered tuple, an unordered list, words, one side of an equation) is read here,
-because Math-Verify loses it: it adds "12 30" up, takes a pair for an open interval, a repeated root for one, and a
-word for the product of its letters. Section 3.2 only asks whether an answer matches the ground truth.
+The form of an answer (a number, an ordered tuple, an unordered list, words, an equation) is read here because
+Math-Verify loses it: it adds the numbers of "12 30", reads a pair as an open interval, drops repeated roots, and reads
+a word as the product of its letters.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 _DROP = re.compile(
     r"(?<!\\)\\(?:(?:left|right|displaystyle|limits|[bB]igg?)(?![A-Za-z])|[,!]|\$)|\^\\circ|\^\{\\circ\}|°"
@@ -33,16 +34,17 @@ MAX_DIGITS = 400
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact value, and how it was written."""
+    """An exact value and how it was written."""
 
     value: Fraction
-    num_decimals: int = -1  # digits after the point; -1: not a decimal, so nothing was rounded
+    num_decimals: int = -1  # digits after the point; -1 if it is not a decimal, so that it cannot be a rounded value
     percent: bool = False
 
     def same(self, other: Number) -> bool:
-        """Equal values, a rounding as in `rounds`, or the same number with and without a percent sign.
+        """Return whether two numbers are the same, rounded as in `rounds`, with or without a percent sign.
 
-        "50%" is 0.5 and, the sign being a unit, 50; but "0.5%" is not 0.5: below 1, a bare number is a share.
+        "50%" is 0.5. It is also 50, with the sign read as a unit. But "0.5%" is not 0.5, because a number below 1
+        without a sign is a share already.
         """
         if self.percent == other.percent:
             return self.rounds(other)
@@ -51,7 +53,11 @@ class Number:
         return share.rounds(bare) or (abs(bare.value) >= 1 and percent.rounds(bare))
 
     def rounds(self, other: Number) -> bool:
-        """Equal, or one is the other as a float prints it, or to six or more decimals a fraction that never ends."""
+        """Return whether two numbers are equal up to rounding.
+
+        Allowed are the rounding of a float (15 significant digits or more) and a fraction without a finite decimal
+        expansion rounded to at least six decimals.
+        """
         if self.value == other.value:
             return True
         fine, coarse = (
@@ -74,19 +80,19 @@ def _significant(number: Number) -> int:
 
 
 def _terminates(value: Fraction) -> bool:
-    rest = value.denominator
+    denominator = value.denominator
     for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest == 1
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator == 1
 
 
 def clean(answer: str) -> str:
-    """The answer without what only dresses it: math delimiters, a single box, spacing, currency, a full stop."""
-    text, wrapped = "", answer.strip()
-    while text != wrapped:
-        text = wrapped
-        wrapped = _unwrap(text)
+    """Return an answer without its notation: math delimiters, a box around it, spacing, currency, a full stop."""
+    text, unwrapped = "", answer.strip()
+    while text != unwrapped:
+        text = unwrapped
+        unwrapped = _unwrap(text)
     text = re.sub(r"(\d),\\!\s*(?=\d{3})", r"\1,", text)
     text = re.sub(r"(\d)\s*\{\s*,\s*\}\s*(?=\d{3})", r"\1,", text)
     text = _SPACE.sub(" ", _DROP.sub("", text)).replace("−", "-").replace("**", "^").strip()
@@ -106,7 +112,7 @@ def _unwrap(text: str) -> str:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index of the bracket that closes the one at `start`; -1 where none does."""
+    """Return the index of the bracket that closes the one at `start`; -1 if there is none."""
     depth = 0
     for index in range(start, len(text)):
         if text[index] in "([{":
@@ -119,17 +125,17 @@ def _closing(text: str, start: int) -> int:
 
 
 def number(text: str) -> Number | None:
-    """The exact value of a numeral, a fraction, a mixed number or a percentage; None for anything else."""
+    """Return the exact value of a numeral, fraction, mixed number or percentage; None for anything else."""
     if len(text) > MAX_DIGITS or not text.isascii() or not any(c.isdigit() for c in text):
         return None
     percent = _PERCENT.search(text)
     text = text[: percent.start()].strip() if percent else text
     sign = -1 if text.startswith("-") else 1
     try:
-        found = _unsigned(text[1:].lstrip() if text[:1] in ("+", "-") else text)
+        unsigned = _unsigned(text[1:].lstrip() if text[:1] in ("+", "-") else text)
     except (ZeroDivisionError, ValueError):
         return None
-    return found and Number(sign * found.value, found.num_decimals, percent is not None)
+    return unsigned and Number(sign * unsigned.value, unsigned.num_decimals, percent is not None)
 
 
 def _unsigned(text: str) -> Number | None:
@@ -156,7 +162,7 @@ def _int(digits: str) -> int:
 
 
 def based(text: str) -> Fraction | None:
-    """The value of a numeral with its base as an index, such as 1101_2."""
+    """Return the value of a numeral with a base from 2 to 10, such as 1101_2; None for anything else."""
     match = _BASED.fullmatch(text)
     base = int(match[2] or match[3]) if match else 0
     if match is None or not 2 <= base <= 10 or any(int(d) >= base for d in match[1]):
@@ -166,29 +172,41 @@ def based(text: str) -> Fraction | None:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How an answer is built: its kind and, for a kind with parts, their cleaned texts."""
+    """The form of an answer: its brackets and its parts."""
 
-    kind: str  # one | tuple | closed | set | list
+    kind: Literal["single", "tuple", "closed", "set", "list"]  # closed: square brackets
     parts: tuple[str, ...]
 
     @property
     def ordered(self) -> bool:
+        """Whether the order of the parts counts."""
         return self.kind in ("tuple", "closed")
 
 
+_BRACKETS: tuple[tuple[str, str, Literal["tuple", "closed", "set"]], ...] = (
+    ("(", ")", "tuple"),
+    ("[", "]", "closed"),
+    (r"\{", r"\}", "set"),
+    ("{", "}", "set"),
+)
+
+
 def shape(text: str) -> Shape:
-    """The brackets around an answer and the parts between its outer commas."""
-    for left, right, kind in (("(", ")", "tuple"), ("[", "]", "closed"), (r"\{", r"\}", "set"), ("{", "}", "set")):
+    """Return the form of a cleaned answer."""
+    for left, right, kind in _BRACKETS:
         start = len(left) - 1
         if text.startswith(left) and text.endswith(right) and _closing(text, start) == len(text) - 1:
             parts = split(text[len(left) : -len(right)])
-            return Shape(kind, parts) if len(parts) > 1 or kind == "set" else Shape("one", (text,))
+            return Shape(kind, parts) if len(parts) > 1 or kind == "set" else Shape("single", (text,))
     parts = split(text)
-    return Shape("list", parts) if len(parts) > 1 else Shape("one", (text,))
+    return Shape("list", parts) if len(parts) > 1 else Shape("single", (text,))
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The parts between semicolons, or else commas, "and" and "or", outside of brackets; 1,234 is one number."""
+    """Return the parts between semicolons or, if there are none, between commas, "and" and "or", outside of brackets.
+
+    1,234 is one number.
+    """
     if number(text) is not None:
         return (text,)
     text = re.sub(r"\\text\s*\{\s*,?\s*(and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z])", ",", text)
@@ -197,7 +215,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def _outer(text: str, separator: str) -> list[str]:
-    """What stands between the separators outside of brackets; <=, >=, != and \\= are no equals sign."""
+    """Return the parts between the separators outside of brackets. <=, >=, != and \\= do not count as equals signs."""
     parts, depth, start = [], 0, 0
     for index, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")
@@ -212,12 +230,12 @@ _OPERATION = re.compile(r"\\(?:sqrt|log|ln|sin|cos|tan|in|neq?|leq?|geq?|pm|cup)
 
 
 def sides(text: str) -> tuple[str, ...]:
-    """The sides of an equation, or of a chain of them; the text alone where it is none."""
+    """Return the sides of an equation or of a chain of equations; for any other text, the text alone."""
     return tuple(_outer(text.replace("==", "="), "="))
 
 
 def without_name(text: str) -> str:
-    """The value of "x = 5", "f(x) = 2x" or "x = 3 + 4 = 7"; anything else as it is."""
+    """Return the value of "x = 5", "f(x) = 2x" or "x = 3 + 4 = 7"; any other text unchanged."""
     if len(split(text)) != 1:
         return text
     name, *rest = sides(text)
@@ -225,9 +243,9 @@ def without_name(text: str) -> str:
 
 
 def same_words(a: str, b: str) -> bool | None:
-    """Whether two texts are the same words, whatever their case; None where at least one may be a product of letters.
+    """Return whether two texts are the same words, whatever their case; None if both may be products of letters.
 
-    Two or three letters are a product, unless one of the two says that it is a text; four letters are a word.
+    One to three letters may be a product, unless LaTeX marks them as text. Four or more are a word.
     """
     (a_words, a_sure), (b_words, b_sure) = _words(a), _words(b)
     if not (a_sure or b_sure):
@@ -236,7 +254,7 @@ def same_words(a: str, b: str) -> bool | None:
 
 
 def is_words(text: str) -> bool:
-    """Whether an answer is nothing but words."""
+    """Return whether an answer consists of words only."""
     return _words(text)[1]
 
 

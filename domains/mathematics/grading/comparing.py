@@ -1,6 +1,6 @@
-"""What can be said about two answers without algebra, and what Math-Verify must not be asked.
+"""The comparison of two answers without algebra, and the choice of cases that Math-Verify compares.
 
-See `domains.mathematics.grading.judge` for the cases that are refused, and why.
+`domains.mathematics.grading.judge` lists the rules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RELATION = re.compile(r"[<>=]|\\(?:in|neq?|leq?|geq?|leqslant|geqslant|approx|e
 _SPACED_NUMBERS = re.compile(r"[+-]?[\d.,/]+(?:\s+[+-]?[\d.,/]+)+")
 _WORD = re.compile(r"(?<![\\\w{])[^\W\d_]{3,}(?![\w(])")
 _RUN_ON = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{9,}")
-_PYTHON_NAMES = (  # as sympy prints them
+_PYTHON_NAMES = (  # as SymPy prints them
     (re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
 )
@@ -27,7 +27,7 @@ _ANNOUNCED = re.compile(r"answer|=", re.IGNORECASE)
 
 
 def compare(answer: str, other: str) -> bool | tuple[str, str]:
-    """Decide without Math-Verify, or return the two texts that it is to compare."""
+    """Return the verdict, or the two texts that Math-Verify has to compare."""
     if max(len(answer), len(other)) > MAX_CHARS:
         return answer.strip() == other.strip()
     a, b = answers.clean(answer), answers.clean(other)
@@ -36,12 +36,12 @@ def compare(answer: str, other: str) -> bool | tuple[str, str]:
     if _DELIMITED.search(a + b):
         return _for_math_verify(a), _for_math_verify(b)
     a, b = _values(a, b)
-    known = _compare_plain(a, b)
-    return (_for_math_verify(a), _for_math_verify(b)) if known is None else known
+    verdict = _compare_plain(a, b)
+    return (_for_math_verify(a), _for_math_verify(b)) if verdict is None else verdict
 
 
 def _values(a: str, b: str) -> tuple[str, str]:
-    """Where only one of the two carries names, drop them: "x = 5" against "5", "x=2, y=3" against "(2,3)"."""
+    """Drop the names of an answer if the other has none: "x = 5" against "5", "x=2, y=3" against "(2,3)"."""
     if len(answers.sides(a)) == 1:
         b = answers.without_name(b)
     elif len(answers.sides(b)) == 1:
@@ -54,13 +54,14 @@ def _values(a: str, b: str) -> tuple[str, str]:
     return a, b
 
 
-def _as_tuple(named: answers.Shape) -> str | None:
+def _as_tuple(named: Shape) -> str | None:
+    """Return the values of "x=2, y=3" as the tuple "(2,3)"; None if a part has no name."""
     values = [answers.without_name(part) for part in named.parts]
     return f"({','.join(values)})" if all(v != p for v, p in zip(values, named.parts, strict=True)) else None
 
 
 def _compare_plain(a: str, b: str) -> bool | None:
-    """The verdict on two cleaned answers, or None where it takes algebra."""
+    """Return the verdict on two cleaned answers; None if it needs algebra."""
     if a == b:
         return True
     numbers = answers.number(a), answers.number(b)
@@ -71,8 +72,8 @@ def _compare_plain(a: str, b: str) -> bool | None:
     if (same := answers.same_words(a, b)) is not None:
         return same
     shapes = answers.shape(a), answers.shape(b)
-    if (known := _compare_parts(*shapes)) is not None:
-        return known
+    if (same := _compare_parts(*shapes)) is not None:
+        return same
     if any(_is_spaced(shape) for shape in shapes) or _is_sentence(a) or _is_sentence(b):
         return False
     return _compare_relations(a, b)
@@ -89,7 +90,7 @@ def _is_sentence(text: str) -> bool:
 def _compare_parts(a: Shape, b: Shape) -> bool | None:
     if len(a.parts) < 2 and len(b.parts) < 2:
         return None
-    if a.kind != b.kind and (a.ordered or b.ordered) and "one" not in (a.kind, b.kind):
+    if a.kind != b.kind and (a.ordered or b.ordered) and "single" not in (a.kind, b.kind):
         return False
     a_numbers, b_numbers = _numbers(a), _numbers(b)
     if a_numbers and b_numbers:
@@ -111,17 +112,17 @@ def _in_order(a: Sequence[Number], b: Sequence[Number]) -> bool:
 
 
 def _in_any_order(a: Sequence[Number], b: Sequence[Number]) -> bool:
-    left = list(b)
+    unmatched = list(b)
     for x in a:
-        match = next((i for i, y in enumerate(left) if x.same(y)), None)
+        match = next((i for i, y in enumerate(unmatched) if x.same(y)), None)
         if match is None:
             return False
-        del left[match]
+        del unmatched[match]
     return True
 
 
 def _compare_relations(a: str, b: str) -> bool | None:
-    """An equation is neither a value nor, where it says nothing, another equation."""
+    """Return False for an equation against a value, and for an equation such as "1 = 1"; None otherwise."""
     if any(len(answers.split(x)) > 1 or (_WORD.search(x) and " " in x) for x in (a, b)):
         return None
     sides = [answers.sides(x) for x in (a, b)]
@@ -133,7 +134,7 @@ def _compare_relations(a: str, b: str) -> bool | None:
 
 
 def readable(truth: str) -> bool | str:
-    """Whether a ground truth can be compared, or the text that Math-Verify is to try."""
+    """Return whether answers can be compared with a ground truth, or the text that Math-Verify has to try."""
     text = answers.without_name(answers.clean(truth))
     if not text or len(text) > MAX_CHARS or not any(c.isalnum() for c in text):
         return False
@@ -148,7 +149,7 @@ def readable(truth: str) -> bool | str:
 
 
 def _for_math_verify(text: str) -> str:
-    """Math-Verify reads LaTeX only between delimiters, and a number with its unit only outside of them."""
+    """Return a text as Math-Verify reads it: LaTeX between delimiters, a number with its unit without them."""
     if _DELIMITED.search(text) or (_WORD.search(text) and " " in text and "\\" not in text):
         return text
     for pattern, latex in _PYTHON_NAMES:

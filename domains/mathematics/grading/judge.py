@@ -1,17 +1,18 @@
-"""The judge: whether two final answers are the same.
+"""The judge of mathematics: whether two final answers are the same.
 
-Stands behind `rstar.protocols.Judge`; the paper only says that an answer matches the ground truth (Section 3.2).
-Numbers, tuples and lists of numbers, and words are compared here, exactly; everything else by Math-Verify in worker
-processes, after the cases that it is known to get wrong have been refused:
+Implements `rstar.protocols.Judge`. The paper only says that an answer matches the ground truth (Section 3.2).
+Numbers, tuples and lists of numbers, and words are compared exactly, without Math-Verify. So are the cases that
+Math-Verify is known to get wrong. It compares all others, in worker processes. The rules:
 
-- "12 30" (what Python prints for two values) is not the sum 42, and "2,2" is not "2": a list counts repetitions;
-- (1,2) is a pair or an open interval, never the set {1,2} nor the list "1,2"; "x=2, y=3" is (2,3), in that order;
-- "x=5" is 5, but an equation is no value: "a+3z=0" is not 0, and "1=1" is not "2=2";
-- 50% is 0.5 and 50; 0.5% is not 0.5;
-- a word is not the product of its letters ("listen" is not "silent"), and sentences with several numbers are no number;
+- "12 30" (what Python prints for two values) is not the sum 42. A list counts repetitions: "2,2" is not "2".
+- (1,2) is a pair or an open interval, but neither the set {1,2} nor the list "1,2". "x=2, y=3" is (2,3), in that order.
+- "x=5" is 5, but other equations are not values: "a+3z=0" is not 0, and "1=1" is not "2=2".
+- 50% is 0.5 and 50, but 0.5% is not 0.5.
+- A word is not the product of its letters: "listen" is not "silent". A sentence with several numbers is not a number.
 - 1101_2 is not 1101_3, and 0.\\overline{3} is not 0.
 
-It does not know what was asked: "B" and the option's text, 3.04 and 3.04 million, 0.6 and 0.6049 are different answers.
+The judge does not know the question. So "B" and the text of option B, 3.04 and 3.04 million, and 0.6 and 0.6049 are
+different answers.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from domains.mathematics.grading.verify_pool import VerifyCounts, VerifyPool
 
 
 class MathJudge:
-    """Compares answers; an async context manager that ends its worker processes when left.
+    """Compares answers. An async context manager that ends its worker processes on exit.
 
-    No worker starts before one is needed. It may be used from any thread and any event loop. A comparison that takes
-    more than `timeout_s` seconds of CPU, or kills its worker, is asked again alone. After that it is undecided, and
-    counted. Raises `JudgeError` where the workers themselves cannot run; no string makes it raise.
+    Workers start when they are first needed. Any thread and event loop may use the judge. A comparison that takes more
+    than `timeout_s` seconds of CPU time, or kills its worker, is tried once more, with no other retry at the same time.
+    If that fails too, it is undecided. Raises `JudgeError` if the workers cannot run, and never because of an answer.
     """
 
     def __init__(self, *, timeout_s: float = 3.0, num_workers: int = 2, cache_size: int = 100_000) -> None:
@@ -43,7 +44,7 @@ class MathJudge:
 
     @property
     def counts(self) -> VerifyCounts:
-        """How many questions went to Math-Verify, and how many of them timed out or killed a worker."""
+        """How many requests went to Math-Verify, and how many of them timed out or killed a worker."""
         return self._pool.counts
 
     async def correct(self, answer: str, truth: str) -> bool | None:
@@ -51,26 +52,26 @@ class MathJudge:
         return await self.equivalent(answer, truth)
 
     async def equivalent(self, answer: str, other: str) -> bool | None:
-        """Return whether the two are the same answer, None where undecided; the order does not matter."""
+        """Return whether two answers are the same, whatever their order; None if undecided."""
         key = (answer, other) if answer <= other else (other, answer)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        compared: bool | tuple[str, str] | None = compare(*key)
-        if isinstance(compared, tuple):
-            compared = await asyncio.wrap_future(self._pool.submit("equal", *compared))
+        verdict: bool | tuple[str, str] | None = compare(*key)
+        if isinstance(verdict, tuple):
+            verdict = await asyncio.wrap_future(self._pool.submit("equal", *verdict))
         with self._lock:
-            self._cache[key] = compared
+            self._cache[key] = verdict
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
-        return compared
+        return verdict
 
-    def parseable_all(self, truths: Sequence[str]) -> list[bool]:
-        """Say of each ground truth whether an answer can be compared with it at all. Blocks: for importers."""
-        questions = [readable(truth) for truth in truths]
-        asked = [self._pool.submit("parseable", q) if isinstance(q, str) else q for q in questions]
-        return [a if isinstance(a, bool) else a.result() is True for a in asked]
+    def readable(self, truths: Sequence[str]) -> list[bool]:
+        """Return for each ground truth whether answers can be compared with it. Blocks."""
+        verdicts = [readable(truth) for truth in truths]
+        results = [self._pool.submit("parseable", text) if isinstance(text, str) else text for text in verdicts]
+        return [result if isinstance(result, bool) else result.result() is True for result in results]
 
     def close(self) -> None:
         """End the worker processes."""

@@ -1,7 +1,7 @@
-"""Worker processes for Math-Verify, started when first needed, killed and replaced when they take too long.
+"""Worker processes for Math-Verify: started when first needed, replaced when they take too long or die.
 
-Each thread of a small pool owns one worker, so that any thread or event loop may ask. A time-out is counted in CPU
-seconds by the kernel (see verify_worker.py): a busy machine does not turn right answers into wrong ones.
+Each thread of a small pool owns one worker, so that any thread or event loop may send requests. The kernel counts the
+time limit in CPU seconds (see verify_worker.py), so comparisons do not time out because the machine is busy.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _WORKER = Path(__file__).with_name("verify_worker.py")
 
 
 class JudgeError(InfrastructureError):
-    """The processes that compare answers cannot be started, or keep dying before they are asked anything."""
+    """The worker processes cannot be started, or the judge was closed during a comparison."""
 
 
 @dataclass(slots=True)
 class VerifyCounts:
-    """What became of the questions put to the workers."""
+    """The requests to the workers and their outcomes."""
 
-    asked: int = 0
-    timed_out: int = 0  # twice
-    crashed: int = 0  # the worker died twice over the same question
-    started: int = 0  # worker processes
+    num_requests: int = 0
+    num_timeouts: int = 0  # requests that timed out twice
+    num_crashes: int = 0  # requests over which a worker died twice
+    num_started: int = 0  # worker processes
 
 
 class _Died(Exception):
-    """The worker went away instead of answering."""
+    """The worker died or timed out instead of answering."""
 
     def __init__(self, returncode: int | None) -> None:
         super().__init__(returncode)
@@ -65,13 +65,14 @@ class _Worker:
             self.kill()
             raise JudgeError("Math-Verify's worker process did not start; is math-verify installed?") from died
 
-    def ask(self, op: str, args: tuple[str, ...], timeout_s: float) -> bool:
-        request = json.dumps({"op": op, "args": args, "timeout": timeout_s}) + "\n"
-        left = memoryview(request.encode("ascii"))
+    def request(self, op: str, args: tuple[str, ...], timeout_s: float) -> bool:
+        """Send a request and wait for its reply. Raises `_Died`."""
+        line = json.dumps({"op": op, "args": args, "timeout": timeout_s}) + "\n"
+        remaining = memoryview(line.encode("ascii"))
         assert self._process.stdin is not None
         try:
-            while left:
-                left = left[os.write(self._process.stdin.fileno(), left) :]
+            while remaining:
+                remaining = remaining[os.write(self._process.stdin.fileno(), remaining) :]
         except OSError:
             raise _Died(self._process.wait()) from None
         return json.loads(self._read_line(10 * timeout_s + 10)) is True
@@ -93,11 +94,12 @@ class _Worker:
         return line
 
     def end(self) -> None:
-        """Kill the process; whoever waits for its reply sees the pipe close."""
+        """Kill the process. A thread that waits for its reply sees the pipe close."""
         self._process.kill()
         self._process.wait()
 
     def kill(self) -> None:
+        """Kill the process and close its pipes."""
         self.end()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -105,63 +107,63 @@ class _Worker:
 
 
 class VerifyPool:
-    """Asks `num_workers` processes; every question has a hard time-out."""
+    """Sends requests to `num_workers` processes, each request with a hard time limit."""
 
     def __init__(self, *, timeout_s: float = 3.0, num_workers: int = 2) -> None:
         self.counts = VerifyCounts()
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="math-verify")
-        self._own = threading.local()
+        self._local = threading.local()  # holds the worker of each thread
         self._workers: set[_Worker] = set()
         self._lock = threading.Lock()
-        self._alone = threading.Lock()  # held while a question is asked for the second time
+        self._retrying = threading.Lock()  # only one request is retried at a time
         self._closed = False
 
     def submit(self, op: str, *args: str) -> Future[bool | None]:
-        """Ask "equal" of two answers, or "parseable" of one.
+        """Request "equal" of two answers, or "parseable" of one.
 
-        None: a fresh worker timed out or died over the question too, asked alone.
+        The result is None if the request failed twice, the second time with a new worker.
         """
-        return self._threads.submit(self._ask, op, args)
+        return self._threads.submit(self._request, op, args)
 
-    def _ask(self, op: str, args: tuple[str, ...]) -> bool | None:
+    def _request(self, op: str, args: tuple[str, ...]) -> bool | None:
         with self._lock:
-            self.counts.asked += 1
+            self.counts.num_requests += 1
         worker = self._worker()
         try:
-            return worker.ask(op, args, self._timeout_s)
+            return worker.request(op, args, self._timeout_s)
         except _Died:
             self._drop(worker)
-        with self._alone:
+        with self._retrying:
             worker = self._worker()
             try:
-                return worker.ask(op, args, self._timeout_s)
+                return worker.request(op, args, self._timeout_s)
             except _Died as died:
                 self._drop(worker)
                 with self._lock:
-                    self.counts.timed_out += died.timed_out
-                    self.counts.crashed += not died.timed_out
+                    self.counts.num_timeouts += died.timed_out
+                    self.counts.num_crashes += not died.timed_out
                 return None
 
     def _worker(self) -> _Worker:
-        worker: _Worker | None = getattr(self._own, "worker", None)
+        worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None and not self._closed:
-            worker = self._own.worker = _Worker()
+            worker = self._local.worker = _Worker()
             with self._lock:
-                self.counts.started += 1
+                self.counts.num_started += 1
                 self._workers.add(worker)
         if worker is None or self._closed:
             raise JudgeError("the judge was closed while it was comparing answers")
         return worker
 
     def _drop(self, worker: _Worker) -> None:
-        self._own.worker = None
+        self._local.worker = None
         with self._lock:
             self._workers.discard(worker)
         worker.kill()
 
     def close(self) -> None:
-        """End the workers; questions still waiting are cancelled."""
+        """End the workers. Waiting requests are cancelled."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:

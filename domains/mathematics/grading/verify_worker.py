@@ -1,9 +1,10 @@
-"""A process that compares answers with Math-Verify: one JSON request a line in, one JSON reply a line out.
+"""A process that compares answers with Math-Verify.
 
-Run as a script by verify_pool.py. Math-Verify's own time-outs are signals whose handlers Python runs between
-two bytecodes, so a long integer power outlives them. Here they are off, and two kernel timers with their default
-action end the whole process instead: SIGPROF after `timeout` seconds of CPU, SIGALRM after ten times that on the
-clock, which also ends a worker whose parent died in the middle of a comparison.
+verify_pool.py runs it as a script. Each line of its input is a JSON request, each line of its output a JSON reply.
+Math-Verify's own time limits are signals whose handlers Python runs between two bytecodes, so they cannot interrupt a
+long integer power. They are switched off here. Instead two kernel timers end the whole process: SIGPROF after `timeout`
+seconds of CPU time, and SIGALRM after ten times that in wall-clock time. The latter also ends a worker whose parent
+died during a comparison.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ MEMORY_BYTES = 2 << 30
 
 
 def _parse(text: str) -> list[Any]:
-    from math_verify import parse
+    from math_verify import parse  # type: ignore[import-untyped]
 
     return list(parse(text, parsing_timeout=None))
 
 
 def equal(answer: str, other: str) -> bool:
-    """Whether Math-Verify takes the two for the same, whichever of them is the gold one."""
+    """Return whether Math-Verify finds two answers equal, with either of them as the ground truth."""
     from math_verify import verify
 
     parsed = _parse(answer), _parse(other)
@@ -38,7 +39,7 @@ def equal(answer: str, other: str) -> bool:
 
 
 def parseable(answer: str) -> bool:
-    """Whether Math-Verify finds an expression in the answer, and finds that expression equal to itself."""
+    """Return whether Math-Verify finds an expression in the answer that it finds equal to itself."""
     from math_verify import verify
 
     return any(not isinstance(e, str) and verify(e, e, timeout_seconds=None) for e in _parse(answer))
@@ -50,7 +51,7 @@ def _answer(request: dict[str, Any]) -> bool:
     signal.setitimer(signal.ITIMER_REAL, 10 * timeout_s)
     try:
         return equal(*request["args"]) if request["op"] == "equal" else parseable(*request["args"])
-    except Exception:  # whatever a strange string does to a parser, it is not an equal answer
+    except Exception:  # a text that the parser cannot read equals no answer
         return False
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -58,13 +59,14 @@ def _answer(request: dict[str, Any]) -> bool:
 
 
 def main() -> None:
+    """Answer requests until the input ends."""
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing that a library prints may look like a reply
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _parse("$x^2$")  # imports, and builds the grammar, outside of any time-out
+    os.dup2(2, 1)  # what libraries print must not be read as a reply
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    _parse("$x^2$")  # imports Math-Verify and builds its grammar, without a time limit
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), file=replies, flush=True)

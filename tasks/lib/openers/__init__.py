@@ -1,4 +1,5 @@
-"""Openers of engines, one file a kind: each has open_policy and open_scorer.
+"""Openers of engines, one file for each kind, with `open_policy` and `open_scorer`.
 
-The way in is the table OPENERS in tasks/lib/engines.py: a new kind is one file here and one line there.
+The way in is the table OPENERS in tasks/lib/engines.py. A new kind needs a file here and a line there. Never imports
+Prefect, flows, cli or serve.
 """

@@ -1,4 +1,4 @@
-"""OpenAI-compatible endpoints that run already (recipe: engine.kind = "openai"); the PPM may be in this process."""
+"""OpenAI-compatible endpoints (recipe: engine.kind = "openai"). A PPM without an endpoint runs in this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.lib.openers import in_process
 
 @asynccontextmanager
 async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Connect to the endpoints of the policy."""
     from models.served.completions import CompletionsPolicy
 
     checkpoint, urls = find_checkpoint(models.policy), models.engine.urls
@@ -22,6 +23,7 @@ async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
 
 @asynccontextmanager
 async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer]:
+    """Connect to the endpoints of the PPM, or load it into this process if it has none."""
     if not models.engine.ppm_urls:
         async with in_process.open_scorer(models, domain) as local:
             yield local

@@ -1,4 +1,4 @@
-"""Transformers models in this process (recipe: engine.kind = "transformers")."""
+"""Models in this process, by transformers (recipe: engine.kind = "transformers")."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.lib.engines import RULES, Models, find_checkpoint
 
 @asynccontextmanager
 async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Load the policy into this process."""
     from models.inprocess.policy import TransformersPolicy
 
     checkpoint = find_checkpoint(models.policy)
@@ -22,6 +23,7 @@ async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
 
 @asynccontextmanager
 async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer]:
+    """Load the PPM into this process."""
     from models.inprocess.scorer import TransformersScorer
 
     assert models.ppm is not None
@@ -31,7 +33,7 @@ async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScore
 
 
 def _place(models: Models) -> dict[str, Any]:
-    """Return where a model runs. A policy and a PPM in one process get half of the threads each."""
+    """Return the arguments that say where a model runs. A policy and a PPM in one process share its threads equally."""
     from models.batching import NUM_THREADS
 
     both = models.ppm is not None and models.policy != RULES and models.engine.kind == "transformers"

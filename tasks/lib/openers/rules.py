@@ -1,4 +1,4 @@
-"""The rule-based writer of steps of the miniature world, in the place of a policy (recipe: bootstrap = "rules")."""
+"""The rule-based policy of the miniature world (recipe: model.bootstrap = "rules")."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tasks.lib.engines import Models
 
 @asynccontextmanager
 async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Create the rule-based policy."""
     from miniature.writer import BootstrapPolicy
 
     yield BootstrapPolicy(seed=models.seed)

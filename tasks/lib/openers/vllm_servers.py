@@ -1,4 +1,4 @@
-"""vLLM servers, started for a checkpoint or already at the recipe's addresses (recipe: engine.kind = "vllm")."""
+"""vLLM servers, started here or at the addresses of the recipe (recipe: engine.kind = "vllm")."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tasks.lib.engines import Models, find_checkpoint
 
 @asynccontextmanager
 async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
+    """Connect to the servers of the policy, which are started if the recipe has no addresses."""
     from models.served.completions import CompletionsPolicy
 
     checkpoint = find_checkpoint(models.policy)
@@ -28,6 +29,7 @@ async def open_policy(models: Models, domain: Domain) -> AsyncIterator[Policy]:
 
 @asynccontextmanager
 async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScorer]:
+    """Connect to the servers of the PPM, which are started if the recipe has no addresses."""
     from models.served.pooling import PoolingScorer
 
     assert models.ppm is not None
@@ -43,7 +45,7 @@ async def open_scorer(models: Models, domain: Domain) -> AsyncIterator[StepScore
 async def _addresses(
     models: Models, domain: Domain, checkpoint: str, runner: Literal["generate", "pooling"]
 ) -> AsyncIterator[Sequence[str]]:
-    """Yield the addresses of the recipe, or those of servers started for this checkpoint."""
+    """Yield the addresses in the recipe, or those of servers started for this checkpoint."""
     engine = models.engine
     if urls := engine.urls if runner == "generate" else engine.ppm_urls:
         yield urls

@@ -1,4 +1,4 @@
-"""The judge: exact where it can be, Math-Verify behind hard time-outs where it must, and never fooled by looks."""
+"""The judge compares exactly where it can, and otherwise with Math-Verify under hard time limits."""
 
 import asyncio
 import gzip
@@ -110,25 +110,25 @@ ALGEBRA_DIFFERENT = [
 
 @pytest.fixture(scope="module")
 def judge():
-    made = MathJudge(num_workers=1)
-    yield made
-    made.close()
+    judge = MathJudge(num_workers=1)
+    yield judge
+    judge.close()
 
 
 @pytest.fixture(scope="module")
 def hasty():
-    made = MathJudge(timeout_s=0.25, num_workers=1)
-    yield made
-    made.close()
+    judge = MathJudge(timeout_s=0.25, num_workers=1)
+    yield judge
+    judge.close()
 
 
 @pytest.mark.parametrize(("a", "b"), EXACT_EQUAL)
-def test_equal_answers_are_seen_without_a_worker(a, b):
+def test_equal_answers_are_found_without_a_worker(a, b):
     assert compare(a, b) is True and compare(b, a) is True
 
 
 @pytest.mark.parametrize(("a", "b"), EXACT_DIFFERENT)
-def test_different_answers_are_seen_without_a_worker(a, b):
+def test_different_answers_are_found_without_a_worker(a, b):
     assert compare(a, b) is False and compare(b, a) is False
 
 
@@ -143,31 +143,31 @@ async def test_algebra_finds_them_different(judge, a, b):
     assert not await judge.equivalent(a, b)
 
 
-async def test_no_worker_starts_before_one_is_needed():
+async def test_no_worker_starts_before_it_is_needed():
     async with MathJudge() as judge:
-        assert await judge.equivalent("16", "16.0") and judge.parseable_all(["7/2"]) == [True]
-        assert judge.counts.started == 0
+        assert await judge.equivalent("16", "16.0") and judge.readable(["7/2"]) == [True]
+        assert judge.counts.num_started == 0
 
 
-async def test_an_endless_comparison_is_asked_again_then_undecided_and_the_next_one_works():
+async def test_a_comparison_that_times_out_twice_is_undecided_and_the_next_one_works():
     async with MathJudge(timeout_s=0.5, num_workers=1) as judge:
         started = time.monotonic()
         assert await judge.equivalent("9^{9^{9^{9}}}", "9^{9^{9^{8}}}") is None
         assert time.monotonic() - started < 40
-        assert judge.counts.timed_out == 1 and judge.counts.started == 2
-        assert await judge.equivalent("9^{9^{9^{9}}}", "9^{9^{9^{8}}}") is None  # remembered
-        assert judge.counts.asked == 1
+        assert judge.counts.num_timeouts == 1 and judge.counts.num_started == 2
+        assert await judge.equivalent("9^{9^{9^{9}}}", "9^{9^{9^{8}}}") is None  # cached
+        assert judge.counts.num_requests == 1
         assert await judge.equivalent(r"\sqrt{8}", r"2\sqrt{2}")
-        assert judge.counts.started == 3
+        assert judge.counts.num_started == 3
 
 
-async def test_a_worker_killed_from_outside_costs_no_verdict():
+async def test_no_verdict_is_lost_if_a_worker_is_killed():
     async with MathJudge(num_workers=1) as judge:
         assert await judge.equivalent(r"\sqrt{8}", r"2\sqrt{2}")
         (worker,) = judge._pool._workers
         os.kill(worker._process.pid, signal.SIGKILL)
         assert await judge.equivalent(r"\sqrt{12}", r"2\sqrt{3}")
-        assert (judge.counts.crashed, judge.counts.timed_out, judge.counts.started) == (0, 0, 2)
+        assert (judge.counts.num_crashes, judge.counts.num_timeouts, judge.counts.num_started) == (0, 0, 2)
 
 
 async def test_leaving_the_context_ends_the_workers():
@@ -177,17 +177,17 @@ async def test_leaving_the_context_ends_the_workers():
     assert worker._process.poll() is not None
 
 
-async def test_closing_in_the_middle_raises_and_does_not_hang():
+async def test_closing_during_a_comparison_raises_and_does_not_hang():
     judge = MathJudge(timeout_s=30, num_workers=1)
-    asked = asyncio.create_task(judge.equivalent("9^{9^{9^{9}}}", "9^{9^{9^{8}}}"))
-    while judge.counts.started == 0:
+    comparison = asyncio.create_task(judge.equivalent("9^{9^{9^{9}}}", "9^{9^{9^{8}}}"))
+    while judge.counts.num_started == 0:
         await asyncio.sleep(0.05)
     judge.close()
     with pytest.raises(JudgeError, match="closed"):
-        await asked
+        await comparison
 
 
-def test_any_thread_and_event_loop_may_ask(judge):
+def test_any_thread_and_event_loop_may_use_the_judge(judge):
     verdicts = []
     pairs = [(rf"\sqrt{{{n * n * 2}}}", rf"{n}\sqrt{{2}}") for n in range(2, 6)]
     threads = [
@@ -200,14 +200,14 @@ def test_any_thread_and_event_loop_may_ask(judge):
     assert verdicts == [True] * 4
 
 
-async def test_the_same_question_is_asked_once_whatever_the_order_and_the_memory_is_bounded():
+async def test_a_pair_is_compared_once_whatever_its_order_and_the_cache_is_bounded():
     async with MathJudge(num_workers=1, cache_size=1) as judge:
         for pair in [(r"\sqrt{8}", r"2\sqrt{2}"), (r"2\sqrt{2}", r"\sqrt{8}")]:
             assert await judge.equivalent(*pair)
-        assert judge.counts.asked == 1
+        assert judge.counts.num_requests == 1
         await judge.equivalent(r"\sqrt{12}", r"2\sqrt{3}")
         await judge.equivalent(r"\sqrt{8}", r"2\sqrt{2}")
-        assert judge.counts.asked == 3
+        assert judge.counts.num_requests == 3
 
 
 STRANGE = [
@@ -219,15 +219,15 @@ STRANGE = [
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda s: ascii(s[:12]))
 async def test_a_strange_string_equals_nothing_and_raises_nothing(hasty, strange):
     assert not await hasty.equivalent(strange, "x + 1")
-    hasty.parseable_all([strange])
+    hasty.readable([strange])
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789.,/%-+ ()[]{}\\$=xab_^;\n\ud800é", max_size=30), st.text(max_size=10))
-def test_no_text_makes_the_exact_part_raise_or_depend_on_the_order(a, b):
+def test_the_exact_comparison_never_raises_and_does_not_depend_on_the_order(a, b):
     for pair in ((a, b), (a, a[::-1]), (a, a)):
-        there, back = compare(*pair), compare(*reversed(pair))
-        assert there == (back if isinstance(back, bool) else back[::-1])
+        forward, backward = compare(*pair), compare(*reversed(pair))
+        assert forward == (backward if isinstance(backward, bool) else backward[::-1])
     readable(a)
 
 
@@ -239,13 +239,13 @@ def test_fractions_are_equal_exactly_when_their_values_are(a, b):
 
 
 @pytest.mark.parametrize("truth", ["72", "1,000", "(12, 30)", r"\frac{n(n+1)}{2}", r"f(x)=2x", r"\text{odd}", "8\\%"])
-async def test_a_ground_truth_that_can_be_compared_is_parseable(judge, truth):
-    assert judge.parseable_all([truth]) == [True]
+async def test_a_ground_truth_that_can_be_compared_is_readable(judge, truth):
+    assert judge.readable([truth]) == [True]
 
 
 @pytest.mark.parametrize("truth", ["", "  ", "?!", r"\frac{", "12 30", "f(x)=ax+b,wherebisanarbitraryinteger", "1/0"])
-async def test_a_ground_truth_that_cannot_be_compared_is_not(judge, truth):
-    assert judge.parseable_all([truth]) == [False]
+async def test_a_ground_truth_that_cannot_be_compared_is_not_readable(judge, truth):
+    assert judge.readable([truth]) == [False]
 
 
 @pytest.mark.skipif(not SHARED, reason="RSTAR_SHARED_DATA is not set")

@@ -1,17 +1,17 @@
-"""Beam search and best of N, by hand: which partial trajectories stay, and what is answered."""
+"""Beam search and best-of-N, computed by hand: which partial trajectories are kept, and the answers."""
 
 import asyncio
 
 import pytest
 
 from rstar.inference.beam import BeamSettings, beam_search
-from rstar.inference.best_of_n import sample, scored
-from rstar.inference.thinking import conclude
+from rstar.inference.best_of_n import sample, score_samples
+from rstar.inference.thinking import best_scored, conclude
 from rstar.protocols import PolicyError, Problem, Verdict
 
 
 class Unanswered:
-    """A problem of which only the question is known."""
+    """A problem without a ground truth."""
 
     id, question = "p", "?"
 
@@ -23,81 +23,82 @@ def world(policy, answers=None, *, invalid=(), ppm=None):
 
 @pytest.fixture
 def search(golden):
-    async def run(made, **settings):
-        policy = golden.ScriptedPolicy(made)
-        asked = []
+    async def run(scripted, **settings):
+        policy = golden.ScriptedPolicy(scripted)
+        expanded = []
 
-        class Watched:
+        class Recorded:
             async def propose(self, question, prefix, **more):
-                asked.append(golden.path_of(prefix))
+                expanded.append(golden.path_of(prefix))
                 return await policy.propose(question, prefix, **more)
 
-        conclusion, found, tree = await beam_search(
+        trajectories, tree = await beam_search(
             Unanswered(),
-            policy=Watched(),
-            executor=golden.ScriptedExecutor(made),
-            scorer=golden.ScriptedScorer(made),
+            policy=Recorded(),
+            executor=golden.ScriptedExecutor(scripted),
+            scorer=golden.ScriptedScorer(scripted),
             judge=golden.ExactJudge(),
             settings=BeamSettings(**{"num_candidates": 3, **settings}),
             steps=golden.LETTERS,
         )
-        return conclusion, found, tree, asked
+        return trajectories, tree, expanded
 
     return run
 
 
-async def test_the_best_of_all_candidates_stay_whoever_their_parent_is(search):
+async def test_the_best_of_all_candidates_are_kept_whatever_their_parent(search):
     ppm = {"a": 0.9, "b": 0.8, "c": 0.7, "a/d": 0.1, "a/e": 0.2, "b/f": 0.6, "b/g": 0.5, "b/f/h": 0.3, "b/g/i": 0.4}
-    made = world({"": "abc", "a": "de", "b": "fg", "b/f": "h", "b/g": "i"}, {"b/f/h": "7", "b/g/i": "42"}, ppm=ppm)
-    conclusion, found, tree, asked = await search(made, beam_width=2)
-    assert asked == ["", "a", "b", "b/f", "b/g"]
-    # The better of equals in depth comes first.
-    assert [(one.answer, one.score) for one in found] == [("42", 0.4), ("7", 0.3)]
-    assert conclusion.best == "42"
+    scripted = world({"": "abc", "a": "de", "b": "fg", "b/f": "h", "b/g": "i"}, {"b/f/h": "7", "b/g/i": "42"}, ppm=ppm)
+    trajectories, tree, expanded = await search(scripted, beam_width=2)
+    assert expanded == ["", "a", "b", "b/f", "b/g"]
+    # Of two trajectories that are finished at the same depth, the one with the better score comes first.
+    assert [(trajectory.answer, trajectory.score) for trajectory in trajectories] == [("42", 0.4), ("7", 0.3)]
+    assert best_scored(trajectories).answer == "42"
     assert [node.correct for node in tree.nodes if node.terminal] == [None, None]
 
 
 async def test_a_finished_trajectory_keeps_its_place_and_is_not_continued(search):
     ppm = {"a": 0.9, "b": 0.8, "c": 0.7, "b/d": 0.1, "b/e": 0.0, "b/d/f": 0.2}
-    made = world({"": "abc", "b": "de", "b/d": "f"}, {"a": "7", "b/d/f": "42"}, ppm=ppm)
-    conclusion, found, _, asked = await search(made, beam_width=2)
-    assert asked == ["", "b", "b/d"]  # one place is left, c and b/e are not continued
-    assert [one.answer for one in found] == ["7", "42"]
-    assert conclusion.best == "7"
+    scripted = world({"": "abc", "b": "de", "b/d": "f"}, {"a": "7", "b/d/f": "42"}, ppm=ppm)
+    trajectories, _, expanded = await search(scripted, beam_width=2)
+    assert expanded == ["", "b", "b/d"]  # one place is left, so c and b/e are not continued
+    assert [trajectory.answer for trajectory in trajectories] == ["7", "42"]
+    assert best_scored(trajectories).answer == "7"
 
 
 async def test_a_finished_trajectory_below_the_cut_is_no_answer(search):
     ppm = {"a": 0.9, "b": 0.8, "c": 0.7, "a/d": 0.5, "b/e": 0.4}
-    made = world({"": "abc", "a": "d", "b": "e"}, {"c": "0", "a/d": "7", "b/e": "42"}, ppm=ppm)
-    _, found, _, _ = await search(made, beam_width=2)
-    assert [one.answer for one in found] == ["7", "42"]
+    scripted = world({"": "abc", "a": "d", "b": "e"}, {"c": "0", "a/d": "7", "b/e": "42"}, ppm=ppm)
+    trajectories, _, _ = await search(scripted, beam_width=2)
+    assert [trajectory.answer for trajectory in trajectories] == ["7", "42"]
 
 
-async def test_what_does_not_run_is_kept_as_data_and_takes_no_place(search):
+async def test_an_invalid_candidate_is_kept_as_data_and_takes_no_place(search):
     ppm = {"b": 0.1, "c": 0.0, "b/d": 0.3}
-    made = world({"": "abc", "b": "d"}, {"b/d": "42"}, invalid=["a"], ppm=ppm)
-    conclusion, _, tree, asked = await search(made, beam_width=1)
-    assert asked == ["", "b"]
-    assert conclusion.best == "42"
+    scripted = world({"": "abc", "b": "d"}, {"b/d": "42"}, invalid=["a"], ppm=ppm)
+    trajectories, tree, expanded = await search(scripted, beam_width=1)
+    assert expanded == ["", "b"]
+    assert [trajectory.answer for trajectory in trajectories] == ["42"]
     assert tree.nodes[1].verdict is Verdict.EXCEPTION
 
 
-async def test_the_maximum_depth_ends_it_without_an_answer_for_the_unfinished(search):
+async def test_a_trajectory_that_is_unfinished_at_the_maximum_depth_gives_no_answer(search):
     ppm = {"a": 0.9, "b": 0.8, "a/c": 0.5, "b/d": 0.4}
-    made = world({"": "ab", "a": "c", "b": "d", "b/d": "e"}, {"a/c": "7", "b/d/e": "42"}, ppm=ppm)
-    _, found, _, asked = await search(made, beam_width=2, max_depth=2)
-    assert asked == ["", "a", "b"]
-    assert [one.answer for one in found] == ["7"]
-    assert (await search(world({"": ""}), beam_width=2))[0].best is None
+    scripted = world({"": "ab", "a": "c", "b": "d", "b/d": "e"}, {"a/c": "7", "b/d/e": "42"}, ppm=ppm)
+    trajectories, _, expanded = await search(scripted, beam_width=2, max_depth=2)
+    assert expanded == ["", "a", "b"]
+    assert [trajectory.answer for trajectory in trajectories] == ["7"]
+    assert (await search(world({"": ""}), beam_width=2))[0] == []
+    assert best_scored([]) is None
 
 
-async def test_equal_scores_stay_in_sampling_order(search):
-    made = world({"": "abc", "a": "", "b": ""}, ppm=dict.fromkeys("abc", 0.5))
-    assert (await search(made, beam_width=2))[3] == ["", "a", "b"]
+async def test_of_equal_scores_those_sampled_first_are_kept(search):
+    scripted = world({"": "abc", "a": "", "b": ""}, ppm=dict.fromkeys("abc", 0.5))
+    assert (await search(scripted, beam_width=2))[2] == ["", "a", "b"]
 
 
-async def test_all_checkpoints_are_given_back_and_a_dead_engine_is_raised_as_itself(golden):
-    made = world({"": "ab", "a": "c"}, {"a/c": "7"}, ppm={"a": 0.1, "b": 0.2, "a/c": 0.3})
+async def test_all_checkpoints_are_released_and_the_error_of_a_dead_engine_is_raised(golden):
+    scripted = world({"": "ab", "a": "c"}, {"a/c": "7"}, ppm={"a": 0.1, "b": 0.2, "a/c": 0.3})
 
     class Counting(golden.ScriptedExecutor):
         held = 0
@@ -117,31 +118,31 @@ async def test_all_checkpoints_are_given_back_and_a_dead_engine_is_raised_as_its
             return await super().propose(question, prefix, **more)
 
     for policy in (golden.ScriptedPolicy, Dying):
-        executor = Counting(made)
-        given = {"policy": policy(made), "executor": executor, "scorer": golden.ScriptedScorer(made)}
-        given |= {"judge": golden.ExactJudge(), "steps": golden.LETTERS}
-        searching = beam_search(Unanswered(), **given, settings=BeamSettings(2, 2))
+        executor = Counting(scripted)
+        engines = {"policy": policy(scripted), "executor": executor, "scorer": golden.ScriptedScorer(scripted)}
+        engines |= {"judge": golden.ExactJudge(), "steps": golden.LETTERS}
+        search = beam_search(Unanswered(), **engines, settings=BeamSettings(2, 2))
         if policy is Dying:
             with pytest.raises(PolicyError, match="gone"):
-                await searching
+                await search
         else:
-            await searching
+            await search
         assert executor.held == 0
 
 
-async def test_the_best_of_n_is_scored_by_its_last_step_and_votes_count_the_same_trajectories(golden):
-    async def one(name, answer):
-        made = world({"": [name], name: "z"}, {f"{name}/z": answer} if answer else {}, invalid=["c/z"])
-        given = {"policy": golden.ScriptedPolicy(made), "executor": golden.ScriptedExecutor(made)}
-        problem = Problem("p", "?", "42")
-        return await sample(problem, **given, judge=golden.ExactJudge(), max_depth=4, seed=0, steps=golden.LETTERS)
+async def test_best_of_n_scores_the_last_steps_and_votes_count_the_same_trajectories(golden):
+    async def draw(name, answer):
+        scripted = world({"": [name], name: "z"}, {f"{name}/z": answer} if answer else {}, invalid=["c/z"])
+        engines = {"policy": golden.ScriptedPolicy(scripted), "executor": golden.ScriptedExecutor(scripted)}
+        engines |= {"judge": golden.ExactJudge(), "steps": golden.LETTERS}
+        return await sample(Problem("p", "?", "42"), **engines, max_depth=4, seed=0)
 
-    samples = [await one("a", "7"), await one("b", "42"), await one("c", None), await one("d", "7")]
+    samples = [await draw("a", "7"), await draw("b", "42"), await draw("c", None), await draw("d", "7")]
     assert [(each.answer, each.correct, len(each.steps)) for each in samples] == [
         ("7", False, 2), ("42", True, 2), (None, False, 1), ("7", False, 2),
     ]  # fmt: skip
     scorer = golden.ScriptedScorer({"ppm": {"a/z": 0.1, "b/z": 0.9, "d/z": -0.5}})
-    trajectories = await scored("?", samples, scorer)
+    trajectories = await score_samples("?", samples, scorer)
     assert [trajectory.score for trajectory in trajectories] == [0.1, 0.9, -0.5]
     conclusion = await conclude(trajectories, judge=golden.ExactJudge())
     assert (conclusion.best, conclusion.majority) == ("42", "7")

@@ -1,12 +1,14 @@
-"""Deep thinking within a budget: what ends it, and what is at hand when it ends early."""
+"""Deep thinking within a budget: what ends the search, and what is known if it ends early."""
 
 import asyncio
 
 import pytest
 
 from domains.mathematics.domain import DOMAIN
-from rstar.inference.solving import Budget, Ending, Solving, solve
-from rstar.inference.thinking import conclude, think
+from rstar.inference.budget import Budget
+from rstar.inference.solution import Ending
+from rstar.inference.solving import Solving, solve
+from rstar.inference.thinking import best_scored, conclude, think
 from rstar.protocols import PolicyError, Problem, Proposal, ScorerError, UserError
 from rstar.search import SearchSettings
 
@@ -17,16 +19,9 @@ ANSWERS = {"a/c": "7", "b/e": "42", "a/d/g": "41", "a/d/h/i": "42.0", "b/f/k/m":
 SETTINGS = SearchSettings(num_rollouts=1, num_candidates=2)
 
 
-class Judge:
-    async def equivalent(self, one, other):
-        return float(one) == float(other)
-
-    correct = equivalent
-
-
 @pytest.fixture
-def engines(golden):
-    """A world whose answers get better as the search goes on; a token a letter."""
+def engines(golden, judge):
+    """A world whose later answers score better. Each letter is one token."""
     world = {"policy": {path: list(names) for path, names in POLICY.items()}, "invalid": [], "answers": ANSWERS}
 
     class Policy(golden.ScriptedPolicy):
@@ -38,13 +33,13 @@ def engines(golden):
         "policy": Policy(world),
         "executor": golden.ScriptedExecutor(world),
         "scorer": golden.ScriptedScorer({"ppm": PPM}),
-        "judge": Judge(),
+        "judge": judge,
         "steps": golden.LETTERS,
     }
 
 
 class Stuck:
-    """A policy that answers `calls` times, and then never."""
+    """A policy that answers `calls` times and then never again."""
 
     def __init__(self, policy, calls):
         self.policy, self.calls = policy, calls
@@ -68,7 +63,7 @@ def test_a_budget_is_read_by_its_unit(text, budget):
 
 
 @pytest.mark.parametrize("text", ["", "0", "0t", "0.0s", "-1", "1.5", "1.5t", "ten", "30 m", "1e3", "9" * 40, "infs"])
-def test_a_bad_budget_is_one_line_that_says_what_to_give(text):
+def test_the_error_for_a_bad_budget_is_one_line_that_says_what_to_give(text):
     with pytest.raises(UserError, match="trajectories") as error:
         Budget.read(text)
     assert len(str(error.value).splitlines()) == 1
@@ -79,7 +74,7 @@ def test_a_budget_without_a_limit_is_refused():
         Budget()
 
 
-def test_the_narrower_of_two_budgets_counts_limit_by_limit():
+def test_of_two_budgets_the_smaller_limit_of_each_kind_counts():
     both = Budget(trajectories=8, seconds=60.0).within(Budget(tokens=100, seconds=5.0))
     assert both == Budget(8, 100, 5.0)
     assert str(both) == "8 trajectories, 100 tokens, 5 seconds"
@@ -87,40 +82,40 @@ def test_the_narrower_of_two_budgets_counts_limit_by_limit():
 
 
 @pytest.mark.parametrize("num_rollouts", range(1, 9))
-async def test_so_many_trajectories_are_as_many_rollouts_of_think(engines, num_rollouts):
+async def test_a_budget_of_n_trajectories_gives_the_result_of_think_with_n_rollouts(engines, num_rollouts, judge):
     settings = SearchSettings(num_rollouts=num_rollouts, num_candidates=2)
-    conclusion, found, tree = await think(Problem("p", "?", "42"), **engines, settings=settings, seed=3)
+    conclusion, trajectories, tree = await think(Problem("p", "?", "42"), **engines, settings=settings, seed=3)
     solution = await solve("?", **engines, settings=SETTINGS, budget=Budget(trajectories=num_rollouts), seed=3)
-    assert solution.best == max(found, key=lambda each: each.score)
+    assert solution.best == best_scored(trajectories)
     assert (solution.majority, solution.weighted_majority) == (conclusion.majority, conclusion.weighted_majority)
-    assert solution.best.answer == (await conclude(found, judge=Judge())).best
-    assert (solution.num_trajectories, solution.num_tokens) == (len(found), tree.num_tokens)
+    assert solution.best.answer == (await conclude(trajectories, judge=judge)).best
+    assert (solution.num_trajectories, solution.num_tokens) == (len(trajectories), tree.num_tokens)
     assert solution.num_rollouts == tree.num_rollouts
     assert solution.ending is (Ending.CLOSED if tree.root.closed else Ending.BUDGET)
 
 
-async def test_a_problem_is_known_by_its_question_only(engines):
+async def test_the_ground_truth_of_a_problem_is_not_read(engines):
     class Unanswered:
         id, question = "p", "?"
 
     assert (await solve(Unanswered(), **engines, settings=SETTINGS, budget=Budget(1))).best is not None
 
 
-async def test_each_better_thought_is_told_once_and_the_last_is_the_best(engines):
-    told = []
-    solution = await solve("?", **engines, settings=SETTINGS, budget=Budget(99), on_better=told.append)
-    assert [each.score for each in told] == sorted({each.score for each in told}) and len(told) > 2
-    assert told[-1] == solution.best
+async def test_each_better_trajectory_is_reported_once_and_the_last_one_is_the_best(engines):
+    reported = []
+    solution = await solve("?", **engines, settings=SETTINGS, budget=Budget(99), on_better=reported.append)
+    assert [each.score for each in reported] == sorted({each.score for each in reported}) and len(reported) > 2
+    assert reported[-1] == solution.best
     assert solution.ending is Ending.CLOSED
 
 
-async def test_the_runner_up_has_another_answer_than_the_best(engines):
+async def test_the_answer_of_the_runner_up_differs_from_the_best(engines):
     solution = await solve("?", **engines, settings=SETTINGS, budget=Budget(99))
     assert (solution.best.answer, solution.runner_up.answer) == ("43", "42.0")
-    assert solution.majority == "42"  # said twice, first so
+    assert solution.majority == "42"  # two trajectories have it, and the first one wrote it so
 
 
-async def test_a_runner_up_may_be_missing_and_so_may_all(engines):
+async def test_a_search_may_find_no_runner_up_or_nothing_at_all(engines):
     assert (await solve("?", **engines, settings=SETTINGS, budget=Budget(1))).runner_up is None
     engines["policy"].world["policy"].clear()
     nothing = await solve("?", **engines, settings=SETTINGS, budget=Budget(99))
@@ -129,7 +124,7 @@ async def test_a_runner_up_may_be_missing_and_so_may_all(engines):
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 6, 7, 9, 12])
-async def test_the_rollout_that_exceeds_the_tokens_is_the_last(engines, tokens):
+async def test_the_rollout_that_reaches_the_token_limit_is_the_last(engines, tokens):
     solution = await solve("?", **engines, settings=SETTINGS, budget=Budget(tokens=tokens))
     assert solution.num_tokens >= tokens
     fewer = solution.num_rollouts - 1
@@ -138,14 +133,14 @@ async def test_the_rollout_that_exceeds_the_tokens_is_the_last(engines, tokens):
     assert solution.prompt_tokens == 5
 
 
-async def test_seconds_end_the_search_in_the_middle_of_a_rollout_with_the_best_so_far(engines):
+async def test_the_time_limit_ends_the_search_within_a_rollout_and_keeps_the_best_so_far(engines):
     engines["policy"] = Stuck(engines["policy"], calls=3)
     solution = await asyncio.wait_for(solve("?", **engines, settings=SETTINGS, budget=Budget(seconds=0.05)), 5)
     assert solution.best is not None and solution.ending is Ending.BUDGET
     assert 0.05 <= solution.seconds < 5
 
 
-async def test_stop_gives_what_was_found(engines):
+async def test_a_stopped_search_returns_what_it_found(engines):
     policy = engines["policy"] = Stuck(engines["policy"], calls=3)
     solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
     running = asyncio.create_task(solving.run())
@@ -156,13 +151,13 @@ async def test_stop_gives_what_was_found(engines):
     assert solution.ending is Ending.STOPPED
 
 
-async def test_stopped_before_it_began_it_finds_nothing(engines):
+async def test_a_search_stopped_before_its_start_finds_nothing(engines):
     solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
     solving.stop()
     assert (await solving.run()).best is None
 
 
-async def test_the_solution_so_far_is_there_while_it_runs_and_after_it_was_cancelled(engines):
+async def test_the_solution_so_far_can_be_read_during_the_search_and_after_it_was_cancelled(engines):
     policy = engines["policy"] = Stuck(engines["policy"], calls=3)
     solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
     running = asyncio.create_task(solving.run())
@@ -175,26 +170,26 @@ async def test_the_solution_so_far_is_there_while_it_runs_and_after_it_was_cance
     assert during.best == after.best == solving.best is not None
     assert after.ending is Ending.UNFINISHED
     await asyncio.sleep(0)
-    assert len(asyncio.all_tasks()) == 1  # nothing goes on behind its back
+    assert len(asyncio.all_tasks()) == 1  # the search left no task behind
 
 
 @pytest.mark.parametrize("calls", range(8))
-async def test_cut_anywhere_it_has_a_part_of_what_the_whole_search_finds(engines, calls):
+async def test_the_tree_of_a_search_stopped_anywhere_is_the_beginning_of_the_whole_tree(engines, calls):
     whole = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
     await whole.run()
     policy = engines["policy"] = Stuck(engines["policy"], calls=calls)
-    cut = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
-    running = asyncio.create_task(cut.run())
+    stopped = Solving("?", **engines, settings=SETTINGS, budget=Budget(99))
+    running = asyncio.create_task(stopped.run())
     await asyncio.wait({running, stuck := asyncio.create_task(policy.stuck.wait())}, return_when="FIRST_COMPLETED")
     stuck.cancel()
-    cut.stop()
+    stopped.stop()
     await running
-    assert cut.tree.to_records()[-1]["id"] < len(whole.tree.nodes)
-    texts = [node.text for node in cut.tree.nodes]
+    assert stopped.tree.to_records()[-1]["id"] < len(whole.tree.nodes)
+    texts = [node.text for node in stopped.tree.nodes]
     assert texts == [node.text for node in whole.tree.nodes[: len(texts)]]
 
 
-async def test_every_checkpoint_is_given_back_where_it_is_stopped(problem, executor):
+async def test_a_search_that_runs_out_of_time_releases_every_checkpoint(problem, executor, judge):
     class Endless:
         async def propose(self, question, prefix, *, num_candidates, seed):
             await asyncio.sleep(0)
@@ -205,19 +200,19 @@ async def test_every_checkpoint_is_given_back_where_it_is_stopped(problem, execu
         async def score(self, question, prefix, candidates):
             return [0.0 for _ in candidates]
 
-    given = {"steps": DOMAIN, "policy": Endless(), "executor": executor, "scorer": Even(), "judge": Judge()}
+    engines = {"steps": DOMAIN, "policy": Endless(), "executor": executor, "scorer": Even(), "judge": judge}
     settings = SearchSettings(num_rollouts=1, num_candidates=2, max_depth=6)
-    solution = await solve(problem, **given, settings=settings, budget=Budget(seconds=0.05))
+    solution = await solve(problem, **engines, settings=settings, budget=Budget(seconds=0.05))
     assert solution.best is None and len(executor.codes) > 2
     assert executor.states == {}
 
 
-async def test_a_stop_after_the_seconds_were_over_does_not_disturb_the_giving_back(problem, executor):
-    cleaning = asyncio.Event()
+async def test_a_stop_after_the_time_limit_does_not_interrupt_the_release_of_checkpoints(problem, executor, judge):
+    releasing = asyncio.Event()
     release = executor.release
 
-    async def slowly(checkpoint):
-        cleaning.set()
+    async def release_slowly(checkpoint):
+        releasing.set()
         await asyncio.sleep(0.05)
         await release(checkpoint)
 
@@ -234,11 +229,11 @@ async def test_a_stop_after_the_seconds_were_over_does_not_disturb_the_giving_ba
         async def score(self, question, prefix, candidates):
             return [0.0 for _ in candidates]
 
-    executor.release = slowly
-    given = {"steps": DOMAIN, "policy": Once(), "executor": executor, "scorer": Even(), "judge": Judge()}
-    solving = Solving(problem, **given, settings=SETTINGS, budget=Budget(seconds=0.05))
+    executor.release = release_slowly
+    engines = {"steps": DOMAIN, "policy": Once(), "executor": executor, "scorer": Even(), "judge": judge}
+    solving = Solving(problem, **engines, settings=SETTINGS, budget=Budget(seconds=0.05))
     running = asyncio.create_task(solving.run())
-    await asyncio.wait_for(cleaning.wait(), 5)
+    await asyncio.wait_for(releasing.wait(), 5)
     solving.stop()
     solution = await running
     assert executor.states == {} and len(executor.codes) == 2
@@ -246,7 +241,7 @@ async def test_a_stop_after_the_seconds_were_over_does_not_disturb_the_giving_ba
 
 
 @pytest.mark.parametrize("dead", ["policy", "scorer"])
-async def test_an_engine_that_never_answered_is_the_failure_of_a_search_that_time_or_stop_ends(engines, dead):
+async def test_a_search_ended_before_an_engine_ever_answered_has_failed(engines, dead):
     class Mute:
         async def propose(self, *arguments, **settings):
             await asyncio.Event().wait()
@@ -264,13 +259,13 @@ async def test_an_engine_that_never_answered_is_the_failure_of_a_search_that_tim
 
 
 @pytest.mark.parametrize("calls", [1, 2])
-async def test_an_engine_that_answered_at_all_is_no_failure(engines, calls):
+async def test_a_search_whose_engine_answered_once_has_not_failed(engines, calls):
     engines["policy"] = Stuck(engines["policy"], calls=calls)
     solving = Solving("?", **engines, settings=SETTINGS, budget=Budget(seconds=0.05))
     assert (await solving.run()).failure is None
 
 
-async def test_a_dead_engine_is_raised_and_the_best_so_far_is_kept(engines):
+async def test_the_error_of_a_dead_engine_is_raised_and_the_best_so_far_is_kept(engines):
     class Dying(Stuck):
         async def propose(self, *arguments, **settings):
             if self.calls == 0:

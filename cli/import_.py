@@ -1,4 +1,4 @@
-"""`rstar import`: real problems into a Parquet file, bad rows named and counted."""
+"""`rstar import`: problems from a JSON Lines file to a Parquet file; bad rows are named and counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rstar.protocols import UserError
 from store import shards
 from tasks.problems import problem_row
 
-MAX_NAMED = 20
+MAX_NAMED = 20  # bad rows that are printed
 
 
 def import_file(file: Path, out: str, *, domain: str, strict: bool, level: str | None) -> list[dict[str, object]]:
-    """Import, write, and return what became of the rows."""
+    """Write the good rows of `file` to `out`; return the counts of rows, by what happened to them."""
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"reading {file}", total=1.0)
         result = import_problems(
@@ -27,17 +27,17 @@ def import_file(file: Path, out: str, *, domain: str, strict: bool, level: str |
             level=level,
             progress=lambda rows, share: bars.update(bar, completed=share, description=f"{rows} rows"),
         )
-    name_bad_rows(file, result)
+    check_rows(file, result)
     shards.write_rows(out, "problems", map(problem_row, result.problems))
     kinds = [{"rows": kind, "count": count} for kind, count in sorted(result.counts.items())]
     return [{"rows": "read", "count": result.num_rows}, {"rows": "kept", "count": len(result.problems)}, *kinds]
 
 
-def name_bad_rows(file: Path, result: ImportResult) -> None:
-    """Say which rows are left out, and why; a file without a good one is a UserError."""
+def check_rows(file: Path, result: ImportResult) -> None:
+    """Print which rows were left out, and why. Raises UserError if no row is left."""
     for error in result.errors[:MAX_NAMED]:
         errors.print(str(error), markup=False)
     if len(result.errors) > MAX_NAMED:
         errors.print(f"... and {len(result.errors) - MAX_NAMED} more")
     if not result.problems:
-        raise UserError(f"{file}: no good row among its {result.num_rows}; nothing is done")
+        raise UserError(f"{file}: none of its {result.num_rows} rows is a usable problem")
