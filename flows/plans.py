@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flows.recipe import Recipe, RoundSection
+from flows.recipe import Recipe
+from flows.recipe_sections import RoundSection
 from flows.run_recipe import read_recipe
 from rstar.annotation import Annotation
 from rstar.inference.budget import Budget

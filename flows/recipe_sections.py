@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from miniature.problems import LEVEL_NAMES
 from tasks.lib.engines import ENGINES
 
-Level = Literal["gsm", "math", "olympiad"]  # the levels of miniature.problems
+Level = Literal[*LEVEL_NAMES]  # of generated problems; those of a file have any
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

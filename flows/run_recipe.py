@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from flows.recipe import IN_FLIGHT, EngineSection, Recipe, apply_override, check_recipe
+from flows.recipe import IN_FLIGHT, Recipe, apply_override, check_recipe
+from flows.recipe_sections import EngineSection
 from rstar.protocols import UserError
 from store import files
 from store.layout import Run, check_format

@@ -4,7 +4,10 @@ Stands in for the paper's problem set and its synthesis (Section 4.1), which nee
 """
 
 from miniature.families.generator import GeneratedProblem, generate, vary
+from miniature.families.levels import LEVELS
 from miniature.families.stories import Split, solution
 from miniature.families.truth import Truth, wrong_steps
 
-__all__ = ["GeneratedProblem", "Split", "Truth", "generate", "solution", "vary", "wrong_steps"]
+LEVEL_NAMES = tuple(LEVELS)
+
+__all__ = ["LEVEL_NAMES", "GeneratedProblem", "Split", "Truth", "generate", "solution", "vary", "wrong_steps"]

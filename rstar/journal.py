@@ -2,8 +2,8 @@
 
 Not in the paper. A search depends only on what policy, PPM, executor and judge answer, and the seed of an expansion
 depends only on its tree and prefix. So the state of a tree is not saved. An interrupted search starts again at the
-root: the journal answers the requests that it knows, the engines the others. Code runs again, which costs little beside
-the tokens.
+root: the journal answers the requests that it knows, and the engines answer the others. Code is run again, which is
+cheap compared with generating tokens.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class JournalledPolicy:
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
+        """Return the known steps, or ask the policy and store its answer."""
         key = journal_key("policy", *_FIELDS, str(num_candidates), str(seed), question, *prefix)
         known = self._journal.get(key)
         if known is not None:
@@ -65,6 +66,7 @@ class JournalledScorer:
         self._journal = journal
 
     async def score(self, question: str, prefix: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        """Return the known scores, or ask the scorer and store its answer."""
         key = journal_key("scorer", str(len(prefix)), question, *prefix, *candidates)
         known: list[float] | None = self._journal.get(key)
         if known is not None:

@@ -41,7 +41,7 @@ class Pair:
 
 
 def extract_pairs(tree: Tree, *, num_per_side: int = NUM_PER_SIDE) -> list[Pair]:
-    """Return all pairs of a tree, unfiltered. A tree with correct answers only, or with none, gives no pairs."""
+    """Return all pairs of a tree, unfiltered. A tree without a correct answer or without a failure gives none."""
     return [*step_pairs(tree, num_per_side=num_per_side), *trajectory_pairs(tree, num_per_side=num_per_side)]
 
 

@@ -51,7 +51,7 @@ async def search(
     tree: Tree | None = None,
     on_rollout: Callable[[Tree, Node], None] | None = None,
 ) -> Tree:
-    """Run `settings.num_rollouts` rollouts, or fewer if the root is closed before.
+    """Run `settings.num_rollouts` rollouts, or fewer if the root is closed earlier.
 
     Raises InfrastructureError if the policy, scorer, sandbox or judge died. Wrong answers and failing code are results.
 

@@ -80,5 +80,5 @@ def label_is_suspect(candidates: Sequence[Trajectory], *, min_correct: float = 0
 
 
 def _rank(trajectory: Trajectory) -> tuple[float, float, int, int]:
-    """Sort by highest mean Q, then highest minimum Q, then fewest steps, then found first."""
+    """Return a sort key: highest mean Q, then highest minimum Q, then fewest steps, then found first."""
     return -trajectory.mean_q, -trajectory.min_q, len(trajectory.steps), trajectory.terminal_id

@@ -7,6 +7,7 @@ generated problems can be varied. The paper varies real ones with a strong LLM, 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from prefect import task
 
@@ -39,7 +40,7 @@ async def synthesise(
     with Phase(run, round, "synthesis", recipe=recipe) as phase:
         new_problems = variations(run, round, num_problems, seed)
         stage = Stage("synthesis", round, len(new_problems))
-        rows = []
+        rows: list[dict[str, Any]] = []
 
         async def solve(new: GeneratedProblem) -> None:
             samples = await sample_many(new.problem, engines, num_solutions, max_depth=max_depth, seed=seed)

@@ -10,7 +10,7 @@ def recognises(row: Row) -> bool:
     return "question" in row and "problem" not in row
 
 
-def read(row: Row, _: Domain) -> RawProblem:
+def read(row: Row, _domain: Domain) -> RawProblem:
     question = question_text(row["question"])
     answer = answer_text(row.get("answer"))
     if answer is not None:

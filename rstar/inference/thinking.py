@@ -1,7 +1,7 @@
 """Deep thinking: search with the PPM and choose an answer from the trajectories, without the ground truth.
 
 Section 4.1, "Inference". The answer is that of the trajectory with the best PPM score. Two majority votes over the same
-trajectories are reported beside it.
+trajectories are reported with it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class TokenGate:
 
     @asynccontextmanager
     async def take(self, tokens: int) -> AsyncIterator[None]:
-        """Hold `tokens` for a block, which waits until they are free."""
+        """Wait until `tokens` are free, and hold them for the length of a block."""
         tokens = min(tokens, self.capacity)
         await self._acquire(tokens)
         try:
@@ -81,6 +81,7 @@ class AdmittedPolicy:
     async def propose(
         self, question: str, prefix: Sequence[str], *, num_candidates: int, seed: int
     ) -> Sequence[Proposal]:
+        """Wait until the request fits, then pass it on."""
         num_characters = len(question) + sum(map(len, prefix))
         tokens = num_characters / self._characters_per_token + num_candidates * self._tokens_per_step
         async with self._gate.take(round(tokens)):

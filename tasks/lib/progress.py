@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 ARTIFACT_SECONDS = 5.0  # between updates of an artifact, each of which is a request to the server
 
@@ -44,7 +45,7 @@ class Stage:
 
     def __init__(self, name: str, round: int, total: int) -> None:
         self.name, self.round, self.total, self.done = name, round, total, 0
-        self._artifact = None
+        self._artifact: UUID | None = None
         self._updated = time.monotonic()
         self._notify("")
 

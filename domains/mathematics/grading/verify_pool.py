@@ -47,7 +47,7 @@ class _Died(Exception):
 
 
 class _Worker:
-    """One process and its two pipes."""
+    """A worker process and its two pipes."""
 
     def __init__(self) -> None:
         env = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUTF8="1")

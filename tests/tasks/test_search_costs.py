@@ -1,4 +1,4 @@
-"""The counts of a round's search, also if its shards used different engines, and the order of its trees."""
+"""The costs of a round's search are summed, also if its shards used different engines."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from domains.mathematics.domain import DOMAIN
-from rstar.protocols import Problem
 from store import shards
 from store.layout import Run
 from tasks.lib.engines import Engines
-from tasks.rollouts import longest_first
 from tasks.search_costs import engine_counts, sum_search_costs
 
 
@@ -38,8 +36,3 @@ def test_the_counts_of_shards_are_summed_whatever_engines_they_used(tmp_path: Pa
     assert (totals["ppm_batches"], totals["ppm_scored"], totals["sandbox_executions"]) == (2, 7, 4)
     [row] = shards.read_rows(Run(tmp_path).rounds(1, "search"), "rounds")
     assert (row["seconds"], row["num_tokens"], json.loads(row["counts"])["nodes"]) == (3.0, 10, 18)
-
-
-def test_long_questions_are_searched_first() -> None:
-    problems = [Problem(id, question, "") for id, question in (("a", "Why?"), ("b", "Why is it so?"), ("c", "How?"))]
-    assert [problem.id for problem in longest_first(problems)] == ["b", "a", "c"]
