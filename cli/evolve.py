@@ -34,7 +34,7 @@ def run_recipe(recipe: str, out: str | None, overrides: list[str]) -> None:
     root = out or str(RUNS / checked.run.name)
     if "://" in root:
         raise UserError(f"--out {root}: models are trained in a local folder; give one")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that Prefect's server is stopped at the exit
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that the exit stops Prefect's server
     try:
         evolve(checked, root)
     except KeyboardInterrupt:

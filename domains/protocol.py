@@ -57,8 +57,8 @@ class Domain(StepFormat, Protocol):
         """Yield the parts of rendered steps without markers, for display."""
         ...
 
-    def final_answer(self, text: str) -> str | None:
-        """Return the final answer of a solution's text; None if it has none."""
+    def ground_truth(self, field: str) -> str:
+        """Return the final answer that the answer field of a problem set's row states."""
         ...
 
     def readable(self, answers: Sequence[str]) -> list[bool]:

@@ -30,6 +30,7 @@ from flows.recipe_sections import (
 from flows.recipe_training import PpmSection, SftSection
 from rstar.protocols import UserError
 from store.layout import RUN_FORMAT
+from tasks.lib.engines import RULES
 
 RECIPES = Path(__file__).parent / "recipes"
 IN_FLIGHT = {"max_in_flight", "max_tokens_in_flight"}  # keys of [search] that do not change results
@@ -67,6 +68,23 @@ class Recipe(Section):
                     raise ValueError(
                         f"rounds.{number}.{key}: 'previous' needs rounds.{number - 1}.train_{model} = true"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def the_miniature_world_is_mathematics(self) -> Self:
+        if self.domain == "mathematics":
+            return self
+        problems, rounds = self.problems, self.rounds
+        wants = {
+            "model.bootstrap = 'rules'": self.model.bootstrap == RULES and any(r.policy == "bootstrap" for r in rounds),
+            "problems.train": any(problems.train.values()),
+            "problems.test": any(problems.test.values()),
+            "synthesis.num_problems": bool(self.synthesis.num_problems),
+        }
+        for key, wanted in wants.items():
+            if wanted:
+                raise ValueError(f"{key}: only domain = 'mathematics' has generated problems and a rule-based writer; "
+                                 "give files of problems and a model")  # fmt: skip
         return self
 
     @property

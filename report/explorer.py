@@ -17,7 +17,7 @@ MAX_NODES = 400  # of one tree; more would make the page slow
 
 @dataclass(slots=True)
 class Step:
-    """A node as the page shows it. `state` sets the colour: right, wrong, failed, dead-end or open."""
+    """A node as the page shows it. `state` sets the colour: right, wrong, undecided, failed, dead-end or open."""
 
     headline: str
     text: str
@@ -102,7 +102,7 @@ def _state(row: Mapping[str, Any]) -> str:
     if row["verdict"] != "ok":
         return "failed"
     if row["terminal"]:
-        return "right" if row["correct"] else "wrong"
+        return {True: "right", False: "wrong", None: "undecided"}[row["correct"]]
     return "dead-end" if row["dead_end"] else "open"
 
 

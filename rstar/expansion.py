@@ -150,7 +150,7 @@ class Expander:
 
     async def _execute(self, candidates: Sequence[Candidate], parent: Node) -> None:
         """Run the code of all candidates at once."""
-        to_run = [candidate for candidate in candidates if candidate.step.code]
+        to_run = [candidate for candidate in candidates if candidate.valid and candidate.step.code]
         if to_run:
             executions = await self.checkpoints.run_after(parent, [candidate.step.code for candidate in to_run])
             for candidate, execution in zip(to_run, executions, strict=True):

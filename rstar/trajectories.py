@@ -75,8 +75,9 @@ def rejection_choice(candidates: Sequence[Trajectory], *, num_chosen: int = 2, s
 
 
 def label_is_suspect(candidates: Sequence[Trajectory], *, min_correct: float = 0.5) -> bool:
-    """Return whether the share of correct trajectories is below `min_correct`; a synthetic problem is then dropped."""
-    return sum(trajectory.correct for trajectory in candidates) < min_correct * len(candidates)
+    """Return whether a synthetic problem is to be dropped: too small a share of its trajectories is correct, or none
+    was decided."""
+    return not candidates or sum(trajectory.correct for trajectory in candidates) < min_correct * len(candidates)
 
 
 def _rank(trajectory: Trajectory) -> tuple[float, float, int, int]:

@@ -98,8 +98,11 @@ def check_format(run: Run) -> None:
         content = json.loads(read_bytes(run.recipe))
     except ValueError:
         raise UserError(f"{run.recipe}: not JSON; restore it, or give another run") from None
-    if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
+    found = content.get("format", 1) if isinstance(content, dict) else 1  # version 0.1 did not write it
+    if found != RUN_FORMAT:
+        newer = isinstance(found, int) and found > RUN_FORMAT
+        advice = "upgrade rstar" if newer else "read it with rstar 0.1, or start a new run"
         raise UserError(
-            f"{run.root}: made by an earlier version of rstar (run format 1; this version reads format {RUN_FORMAT}); "
-            "ask it with rstar 0.1, or start a new run"
+            f"{run.root}: made by {'a later' if newer else 'an earlier'} version of rstar (run format {found}; "
+            f"this version reads format {RUN_FORMAT}); {advice}"
         )

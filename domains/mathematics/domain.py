@@ -27,9 +27,12 @@ class Mathematics:
     output_spans = staticmethod(steps.output_spans)
     with_stop = staticmethod(steps.with_stop)
     parts = staticmethod(steps.parts)
-    final_answer = staticmethod(steps.answer_of)
     prompt = staticmethod(prompts.render_prompt)
     few_shot_prompt = staticmethod(prompts.render_few_shot)
+
+    def ground_truth(self, field: str) -> str:
+        """Return what follows the last "####", which ends a worked solution in GSM8K's form; without one, all."""
+        return field.rpartition("####")[2]
 
     def readable(self, answers: Sequence[str]) -> list[bool]:
         """Return for each ground truth whether answers can be compared with it. Blocks."""

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from domains.protocol import Part
-from rstar.protocols import Executor, Judge, Step, Verdict
+from rstar.protocols import Executor, Judge, Step, UserError, Verdict
 
-END_OF_STEP, END_OF_PROGRAM = "<end_of_step>", "<end_of_program>"
+PROGRAM, END_OF_STEP, END_OF_PROGRAM = "<program>", "<end_of_step>", "<end_of_program>"
 _STOP = re.compile(f"{END_OF_STEP}|{END_OF_PROGRAM}")
 _STEP = re.compile(rf".*?(?:{END_OF_STEP}|{END_OF_PROGRAM})", re.DOTALL)
 
@@ -24,6 +24,7 @@ Write a Python program that answers the task, a few lines at a time. End each pa
 run after the parts before it. End the last part with {END_OF_PROGRAM}."""
 EXAMPLE = f"""\
 Task: Write a function area(width, height) that returns the area of a rectangle.
+{PROGRAM}
 def area(width, height):
     return width * height
 {END_OF_STEP}
@@ -36,7 +37,7 @@ class Programs:
 
     name = "programs"
     stop_strings = (END_OF_STEP, END_OF_PROGRAM)
-    boundary = re.compile(f"(?<={END_OF_STEP})|(?<={END_OF_PROGRAM})")
+    boundary = re.compile("|".join(f"(?<={marker})" for marker in (PROGRAM, END_OF_STEP, END_OF_PROGRAM)))
 
     def read(self, text: str, prefix: Sequence[str]) -> Step:
         """Read a candidate. The answer of the final step is the whole program."""
@@ -66,34 +67,41 @@ class Programs:
 
     def prompt(self, question: str) -> str:
         """Return the task without instructions."""
-        return f"Task: {question}\n"
+        return f"Task: {question}\n{PROGRAM}"
 
     def few_shot_prompt(self, question: str) -> str:
         """Return the instructions, one worked example and the task."""
         return f"{INSTRUCTION}\n\n{EXAMPLE}\n\n{self.prompt(question)}"
 
     def split(self, response: str) -> list[str]:
-        """Split a response after each end marker."""
+        """Split a response into its steps; blank text after the last one belongs to it."""
         steps = _STEP.findall(response)
         rest = response[sum(map(len, steps)) :]
-        return [*steps, rest] if rest else steps
+        if rest and not rest.strip() and steps:
+            steps[-1] += rest
+        elif rest:
+            steps.append(rest)
+        return steps
 
     def output_spans(self, text: str) -> list[tuple[int, int]]:
         """Return no spans: rendered steps hold no outputs."""
         return []
 
     def with_stop(self, text: str) -> str:
-        """Add the marker of a step. The end of a program cannot be told from its text."""
-        return text + END_OF_STEP
+        """Raise UserError: the text does not show whether the step or the program ended."""
+        raise UserError(
+            "the endpoint does not say at which marker it stopped, so nobody knows where a program ends; "
+            "use engine.kind = vllm, or a server that gives stop_reason"
+        )
 
     def parts(self, steps: Iterable[str]) -> Iterator[tuple[Part, str]]:
         """Yield the code of each step."""
         for step in steps:
             yield "code", self.code_of(step)
 
-    def final_answer(self, text: str) -> str | None:
-        """Return the whole text, which is a program; None if it is blank."""
-        return text.strip() or None
+    def ground_truth(self, field: str) -> str:
+        """Return the unit tests as they are."""
+        return field
 
     def readable(self, answers: Sequence[str]) -> list[bool]:
         """Return for each text of unit tests whether it is valid Python."""

@@ -57,7 +57,6 @@ def test_sft_learns_the_whole_program_and_nothing_of_the_prompt(result: dict[str
 
 
 def test_engines_write_and_score_steps_of_the_domain(result: dict[str, Any]) -> None:
-    assert len(result["written"]) == 2
     assert len(set(result["scores"])) == 2 and all(-1 <= score <= 1 for score in result["scores"])
     assert result["ppm_scores"] == result["scores"]
 

@@ -137,3 +137,18 @@ def test_a_blocked_node_opens_when_the_expansion_below_it_leaves_an_open_node():
     tree.add(below, index=0)
     in_flight.end([tree.root, first, below])
     assert in_flight.is_open(first) and in_flight.is_open(below)
+
+
+def test_another_rollout_counts_as_a_visit_of_the_parent_too():
+    tree = Tree.start(Problem("p", "?", "0"), 0)
+    often = tree.add(tree.root, index=0, visits=10, value_sum=5.0)
+    once = tree.add(tree.root, index=1, visits=1, value_sum=0.0)
+    other = tree.add(tree.root, index=2)
+    tree.root.visits = 1
+    in_flight = InFlight()
+    in_flight.start([tree.root, other])
+    # c = 1, N of the parent 2: 0.5 + sqrt(ln 2 / 10) = 0.763 against sqrt(ln 2) = 0.833; with N = 1: 0.5 against 0
+    assert select(tree.root, in_flight, exploration=1.0) is once
+    in_flight.end([tree.root, other])
+    other.closed = True
+    assert select(tree.root, in_flight, exploration=1.0) is often

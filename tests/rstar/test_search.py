@@ -199,6 +199,22 @@ async def test_all_checkpoints_are_released(problem, executor, judge):
         assert executor.states == {}
 
 
+async def test_the_state_after_the_last_code_is_released_at_once_and_other_open_states_are_kept(
+    problem, executor, judge
+):
+    policy = ByDepth([FIRST, FIRST.replace("34", "35")], [SECOND, LAST], [LAST], [answer(46)])
+    held = []
+
+    def look(tree, end):
+        held.extend((node.kind, node.checkpoint is not None) for node in tree.nodes[1:] if not node.expanded)
+
+    await search(
+        problem, steps=DOMAIN, policy=policy, executor=executor, judge=judge, settings=settings(), on_rollout=look
+    )
+    assert ("last_code", False) in held and ("code", True) in held
+    assert ("last_code", True) not in held
+
+
 async def test_all_checkpoints_are_released_when_the_policy_dies(problem, executor, judge):
     class Dying(ByDepth):
         async def propose(self, question, prefix, *, num_candidates, seed):

@@ -38,10 +38,18 @@ def test_it_lists_what_exists(small_run, tmp_path):
     assert not Run(tmp_path / "nothing").exists()
 
 
-@pytest.mark.parametrize("recipe", [{}, {"format": 1}, {"format": str(RUN_FORMAT)}, []])
-def test_a_run_of_another_format_is_refused_in_one_line(tmp_path, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({}, r"an earlier version of rstar \(run format 1; .* read it with rstar 0.1"),
+        ({"format": 1}, r"an earlier version of rstar \(run format 1;"),
+        ([], r"an earlier version of rstar \(run format 1;"),
+        ({"format": RUN_FORMAT + 1}, rf"a later version of rstar \(run format {RUN_FORMAT + 1}; .* upgrade rstar"),
+    ],
+)
+def test_a_run_of_another_format_is_refused_in_one_line(tmp_path, recipe, words):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    with pytest.raises(UserError, match="made by an earlier version of rstar") as refused:
+    with pytest.raises(UserError, match=words) as refused:
         check_format(Run(tmp_path))
     assert str(refused.value).startswith(f"{tmp_path}: ") and "\n" not in str(refused.value)
 
