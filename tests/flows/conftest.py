@@ -1,8 +1,7 @@
-"""The base model and the signal handling of the flow tests."""
+"""The base model of the flow tests."""
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,3 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     tiny_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def interruptible():
-    """Handle SIGINT as in a terminal, here and in processes that a test starts. A background job would ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
