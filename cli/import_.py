@@ -18,6 +18,8 @@ MAX_NAMED = 20  # bad rows that are printed
 
 def import_file(file: Path, out: str, *, domain: str, strict: bool, level: str | None) -> list[dict[str, object]]:
     """Write the good rows of `file` to `out`; return the counts of rows, by what happened to them."""
+    if "://" not in out and file.exists() and Path(out).exists() and Path(out).samefile(file):
+        raise UserError(f"--out {out}: that is the file to import; name another one")
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"reading {file}", total=1.0)
         result = import_problems(

@@ -175,7 +175,7 @@ class SearchSection(Section):
 
 class RoundSection(Section):
     """One round of self-evolution (Section 3.4.2). A recipe has one `[[rounds]]` for each round, in order.
-    `annotation = "ppm"` and `scorer = "previous"` need each other. In the first round nothing is `previous`."""
+    Set `annotation = "ppm"` and `scorer = "previous"` together or not at all. The first round cannot use `previous`."""
 
     policy: Literal["bootstrap", "base", "previous"]
     """The policy that searches. `previous` is the one that the round before trained. Paper: `bootstrap`, then
@@ -266,7 +266,8 @@ class EvaluationSection(Section):
 
 
 class SynthesisSection(Section):
-    """New problems from solved ones, from round 2 on (Section 4.1, Appendix A). Only generated problems have them."""
+    """New problems from solved ones, from round 2 on (Section 4.1, Appendix A). Works with
+    generated problems only, not with a `train_file`."""
 
     num_problems: CountOrNone = 0
     """New problems to write in each round."""

@@ -21,7 +21,7 @@ class TrainingSection(Section):
     """Passes over the training set."""
 
     max_tokens: Count | None = None
-    """Make fewer passes if they hold more tokens than this."""
+    """Upper limit on the tokens that are trained on. Above it there are fewer passes."""
 
     learning_rate: Positive = 7e-6
     """Highest learning rate. Paper: 7e-6 for Qwen, 5e-6 for Phi-3 (Appendix A)."""

@@ -10,6 +10,7 @@ from flows.recipe_sections import EngineSection
 from rstar.protocols import UserError
 from store import files
 from store.layout import Run, check_format
+from store.schema import TABLES
 
 PLACEMENT = (  # keys that do not change results, with which a stored recipe is not compared
     *("run.name", "run.shards", "run.workers", "run.dispatch"),
@@ -22,10 +23,10 @@ def store_recipe(recipe: Recipe, root: str) -> None:
     """Write the recipe to the folder of a new run, or check that it is the recipe of the run there.
 
     A run takes over a changed `engine` section, because servers may have moved. Raises UserError if any other key that
-    changes results, or the number of shards, differs.
+    changes results, or the number of shards, differs. A run that has written no table yet takes over any recipe.
     """
     run = Run(root)
-    if not files.exists(run.recipe):
+    if not files.exists(run.recipe) or not any(map(run.files, TABLES)):
         _write(run, recipe)
         return
     stored = read_recipe(root)

@@ -84,6 +84,14 @@ def test_a_file_without_a_usable_row_is_an_error_and_writes_nothing(tmp_path: Pa
     assert not out.exists()
 
 
+def test_an_import_does_not_overwrite_its_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text('{"problem": "1 + 1?", "answer": "2"}\n')
+    done = rstar("import", str(file), "--out", str(tmp_path / "." / "set.jsonl"))
+    assert done.returncode == 2 and "that is the file to import" in done.stderr
+    assert file.read_text().startswith('{"problem"')
+
+
 def test_a_run_is_found_by_folder_name_or_age_and_for_solving_by_its_trained_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
 from flows.recipe import Recipe, load_recipe
-from flows.run_recipe import store_recipe
+from flows.run_recipe import read_recipe, store_recipe
 from flows.shard import search_shard
 from rstar.protocols import UserError
 from store import shards
@@ -124,3 +124,9 @@ def test_another_recipe_in_the_same_folder_is_a_user_error(tmp_path: Path) -> No
         store_recipe(load_recipe("smoke", ["run.seed=5", "rounds.1.extra_trees=1"]), str(tmp_path))
     with pytest.raises(UserError, match=r"run.shards = 2, not 3"):
         store_recipe(load_recipe("smoke", ["run.shards=3", "rounds.1.extra_trees=1"]), str(tmp_path))
+
+
+def test_a_run_without_a_table_takes_over_a_corrected_recipe(tmp_path: Path) -> None:
+    store_recipe(load_recipe("smoke", ["run.seed=5"]), str(tmp_path))
+    store_recipe(load_recipe("smoke"), str(tmp_path))
+    assert read_recipe(str(tmp_path)) == load_recipe("smoke")
