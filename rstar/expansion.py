@@ -44,7 +44,7 @@ class Candidate:
     @property
     def answer(self) -> str | None:
         """The final answer of a valid terminal; None for any other candidate."""
-        return self.step.answer if self.valid else None
+        return self.step.answer if self.execution.verdict is Verdict.OK else None
 
     def merge(self, other: Candidate) -> None:
         """Add the samples of an equal candidate to this one."""
@@ -102,15 +102,16 @@ class Expander:
         node.scorer_seconds = perf_counter() - merged
         if self.annotation.sees_truth:
             for candidate in candidates:
-                if candidate.answer is not None:
-                    candidate.correct = await self.equivalence.correct(candidate.answer, self.tree.problem.answer)
+                if candidate.step.answer is not None and candidate.valid:
+                    answer, truth = candidate.step.answer, self.tree.problem.answer
+                    candidate.correct = await self.equivalence.correct(answer, truth)
         return candidates
 
     def add(self, node: Node, candidates: Sequence[Candidate], rollout: int) -> None:
         """Add the candidates to the tree, invalid ones included, with the annotation's initial values."""
         for candidate in candidates:
             visits, value_sum = 0, 0.0
-            if candidate.valid and candidate.step.answer is None:
+            if candidate.step.answer is None and candidate.valid:
                 visits, value_sum = self.annotation.initial_value(candidate.score)
             self.tree.add(node, visits=visits, value_sum=value_sum, rollout=rollout, **self._fields(candidate))
         node.expanded = not self.at_max_depth(node)
@@ -150,12 +151,12 @@ class Expander:
 
     async def _execute(self, candidates: Sequence[Candidate], parent: Node) -> None:
         """Run the code of all candidates at once."""
-        to_run = [candidate for candidate in candidates if candidate.valid and candidate.step.code]
+        to_run = [candidate for candidate in candidates if candidate.step.code and not candidate.step.malformed]
         if to_run:
             executions = await self.checkpoints.run_after(parent, [candidate.step.code for candidate in to_run])
             for candidate, execution in zip(to_run, executions, strict=True):
                 candidate.execution = execution
-                if candidate.valid:
+                if execution.verdict is Verdict.OK:
                     candidate.rendered = self.steps.render(candidate.proposal.text, execution.output)
 
     @staticmethod
@@ -201,8 +202,8 @@ def distinct(proposals: Sequence[Proposal], *, prefix: Sequence[str], steps: Ste
 
 async def merge_answers(candidates: Sequence[Candidate], equivalence: Equivalence) -> list[Candidate]:
     """Merge valid terminals that have the same final answer; the candidates keep the sampling order."""
-    terminals = [candidate for candidate in candidates if candidate.answer is not None]
-    labels = await equivalence.classes([candidate.answer or "" for candidate in terminals])
+    terminals = [candidate for candidate in candidates if candidate.step.answer is not None and candidate.valid]
+    labels = await equivalence.classes([candidate.step.answer or "" for candidate in terminals])
     duplicates: set[int] = set()
     for candidate, label in zip(terminals, labels, strict=True):
         if terminals[label] is not candidate:

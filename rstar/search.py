@@ -124,7 +124,8 @@ class _TreeSearch:
                 queue.popleft()
                 node = rollout.path[-1]
                 ended = self._add_and_back_up(node, candidates, rollout.number)
-                self.in_flight.end(rollout.path)
+                if self.max_in_flight > 1:
+                    self.in_flight.end(rollout.path)
                 await self.expander.release_unneeded(node, candidates)
                 if ended:
                     yield node
@@ -137,7 +138,8 @@ class _TreeSearch:
         """Go from the end of `path` down to the next unexpanded node and start its expansion."""
         while path[-1].expanded:
             path.append(select(path[-1], self.in_flight, exploration=self.exploration))
-        self.in_flight.start(path)
+        if self.max_in_flight > 1:  # alone, a rollout has nobody to keep away
+            self.in_flight.start(path)
         expansion = self.expander.candidates(path[-1])
         # A single rollout needs no task: tasks would take 3 % of the search's CPU time.
         return _Rollout(number, path, expansion if self.max_in_flight == 1 else asyncio.create_task(expansion))

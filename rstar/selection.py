@@ -70,10 +70,15 @@ def uct(visits: int, value_sum: float, num_parent_visits: int, *, exploration: f
 def select(node: Node, in_flight: InFlight, *, exploration: float) -> Node:
     """Return the open child with the largest UCT; of equal children the one sampled first."""
     parent_visits = node.visits + in_flight.losses(node)
-
-    def bound(child: Node) -> float:
-        losses = in_flight.losses(child)
-        value_sum = child.value_sum + losses * DEAD_END_VALUE
-        return uct(child.visits + losses, value_sum, parent_visits, exploration=exploration)
-
-    return max(filter(in_flight.is_open, node.children), key=bound)
+    best, best_bound = None, -math.inf
+    for child in node.children:
+        if in_flight.is_open(child):
+            losses = in_flight.losses(child)
+            value_sum = child.value_sum + losses * DEAD_END_VALUE
+            bound = uct(child.visits + losses, value_sum, parent_visits, exploration=exploration)
+            if best is None or bound > best_bound:
+                best, best_bound = child, bound
+            if bound == math.inf:
+                break  # no later child is better
+    assert best is not None, "no open child"
+    return best
